@@ -1,0 +1,1 @@
+"""Configuration: documented frozen dataclasses and the commented YAML presets that mirror them."""

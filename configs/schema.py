@@ -1,0 +1,176 @@
+"""Every setting of facestream: frozen dataclasses, each field with its meaning and unit.
+
+The docstring below a field is its documentation: docs/configuration.md is generated from it.
+A YAML file has the same shape; what it leaves out keeps the default written here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """One source of video."""
+
+    name: str
+    """Name in topics and events: letters, digits, dot, dash and underscore."""
+    url: str
+    """rtsp://, http:// or https:// address, video file, GIF, folder of images, /dev/videoN, or synthetic:."""
+    mode: Literal["auto", "live", "recorded"] = "auto"
+    """live: the newest frame wins and drops are counted; recorded: every frame is processed. auto: files are recorded, the rest live."""
+    stride: int = 1
+    """Process every n-th frame."""
+    region: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    """Region of interest x0, y0, x1, y1 as shares of width and height; faces are looked for inside it only."""
+    transport: Literal["tcp", "udp"] = "tcp"
+    """How RTSP carries its packets."""
+    hardware: str = "none"
+    """Hardware decoder: none, auto, or a name that `facestream doctor` lists (vaapi, cuda, ...)."""
+    fps: float = 25.0
+    """Frames per second of a folder of images, which has no clock of its own."""
+    stall_seconds: float = 5.0
+    """A live camera without a frame for this long is stalled and is opened again."""
+    retry_first_seconds: float = 0.5
+    """First pause before a lost camera is opened again; it doubles, with jitter, up to retry_most_seconds."""
+    retry_most_seconds: float = 30.0
+    """Longest pause between two attempts."""
+    retry_attempts: int = 0
+    """Attempts in a row before the camera is given up; 0 tries for ever."""
+
+
+@dataclass(frozen=True)
+class ModelsConfig:
+    """Which models run, and on what."""
+
+    pack: str = "open"
+    """Model pack: open, omz, buffalo_l, antelopev2, or the path of a card."""
+    backend: Literal["onnxruntime", "openvino"] = "onnxruntime"
+    """Inference library."""
+    device: str = "auto"
+    """auto, cpu, cuda, tensorrt (onnxruntime); auto, cpu, gpu (openvino)."""
+    threads: int = 0
+    """Threads per network; 0 takes the number of cores."""
+
+
+@dataclass(frozen=True)
+class DetectConfig:
+    """Finding faces."""
+
+    score: float | None = None
+    """Smallest detector score; none takes the pack's own."""
+    longest_side: int = 960
+    """Frames are scaled down to this many pixels on their longer side before detection, never up."""
+    smallest_face: float = 14.0
+    """Faces lower than this many pixels in the frame are counted as too_small and left out."""
+    batch: int = 4
+    """Frames of one size that go through the detector together, at most."""
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """Following faces from frame to frame."""
+
+    confirm_faces: int = 3
+    """Faces in a row before a track is believed."""
+    lost_seconds: float = 1.5
+    """A track that found no face for this long has ended."""
+    match_iou: float = 0.15
+    """Smallest overlap of a predicted and a detected box (intersection over union)."""
+
+
+@dataclass(frozen=True)
+class EmbedConfig:
+    """Turning faces into embeddings."""
+
+    batch: int = 16
+    """Faces that go through the embedder together, at most, across cameras."""
+    wait_ms: float = 20.0
+    """Longest wait for a batch to fill while cameras are live, in milliseconds."""
+
+
+@dataclass(frozen=True)
+class FuseConfig:
+    """Fusing a track's observations into one template."""
+
+    aggregator: Literal["auto", "mean", "quality", "caface"] = "auto"
+    """mean, quality-weighted mean, or CAFace with the head the pack carries; auto takes the pack's default."""
+    evidence: int = 5
+    """Frames that weigh most, kept as evidence per track."""
+
+
+@dataclass(frozen=True)
+class MatchConfig:
+    """Deciding who it is."""
+
+    threshold: float | None = None
+    """Smallest IDA score, in cosine units, that names somebody; none takes the pack's own."""
+    top_k: int = 3
+    """Candidates listed with a decision."""
+    least_frames: int = 3
+    """Observations needed before a track may be named or called unknown."""
+    score: Literal["ida", "cosine"] = "ida"
+    """ida: DAO with the pack's anchors; cosine: plain cosine, compared with the pack's cosine threshold."""
+
+
+@dataclass(frozen=True)
+class GalleryConfig:
+    """Who is known."""
+
+    url: str = ""
+    """SQLAlchemy URL of the gallery; empty takes gallery.db in the user's data folder."""
+    folder: str = ""
+    """Folder of photos enrolled into a temporary gallery at start: NAME.jpg, or NAME/*.jpg."""
+
+
+@dataclass(frozen=True)
+class PublishConfig:
+    """Where events go."""
+
+    endpoint: str = "tcp://127.0.0.1:5555"
+    """ZeroMQ PUB endpoint; empty publishes nowhere. tcp binds loopback addresses only."""
+    format: Literal["msgpack", "json"] = "msgpack"
+    """Encoding of event payloads on the socket."""
+    journal: str = ""
+    """Event journal (SQLite); empty takes journal.db in the user's data folder. Written before publishing."""
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """Files written for people, beside the journal."""
+
+    folder: str = ""
+    """Folder for the files below; empty writes none."""
+    events: bool = True
+    """events.jsonl: every event, one JSON object a line."""
+    video: bool = False
+    """annotated-CAMERA.mp4: the video with boxes and names."""
+    page: bool = False
+    """report.html: one self-contained page with timeline, best crops and scores. It shows faces."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration."""
+
+    cameras: tuple[CameraConfig, ...]
+    """Sources, all run at once."""
+    models: ModelsConfig = field(default_factory=ModelsConfig)
+    """Model pack and inference."""
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    """Detection."""
+    track: TrackConfig = field(default_factory=TrackConfig)
+    """Tracking."""
+    embed: EmbedConfig = field(default_factory=EmbedConfig)
+    """Embedding."""
+    fuse: FuseConfig = field(default_factory=FuseConfig)
+    """Fusion."""
+    match: MatchConfig = field(default_factory=MatchConfig)
+    """Matching."""
+    gallery: GalleryConfig = field(default_factory=GalleryConfig)
+    """Gallery."""
+    publish: PublishConfig = field(default_factory=PublishConfig)
+    """Events."""
+    output: OutputConfig = field(default_factory=OutputConfig)
+    """Files for people."""
