@@ -1,0 +1,197 @@
+"""The gallery's database connection: opening, transactions, and errors in words.
+
+SQLite is what this is tuned for: write-ahead log, foreign keys, a busy timeout, deleted rows
+overwritten. Another database is reached by its SQLAlchemy URL through the same code.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.pool import StaticPool
+
+from .. import GalleryError, GalleryUnreadable
+from .gallery_tables import REVISION, REVISION_TABLE
+
+BUSY_SECONDS = 5.0
+"""How long to wait for another program that is writing to the same SQLite file."""
+
+
+class Database:
+    """One open gallery database. Thread-safe; every method may be called from any thread."""
+
+    def __init__(self, url: URL) -> None:
+        """Prepare the engine; nothing is opened before the first transaction."""
+        self.place = url.render_as_string(hide_password=True)
+        self._sqlite = url.get_backend_name() == "sqlite"
+        self._turn: AbstractContextManager[Any] = nullcontext()
+        options: dict[str, Any] = {}
+        if self._sqlite:
+            self.place = url.database or "the temporary gallery"
+            options["connect_args"] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+            if not url.database:
+                # A database in memory lives in its one connection: threads take turns.
+                options["poolclass"] = StaticPool
+                self._turn = threading.RLock()
+        try:
+            self._engine = create_engine(url, **options)
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            raise GalleryUnreadable(f"cannot use the gallery {self.place}: {error}") from error
+        if self._sqlite:
+            _tune_sqlite(self._engine)
+        self._writing = self._engine.execution_options(facestream_writes=True)
+
+    @contextmanager
+    def transaction(self, *, write: bool = False) -> Iterator[Connection]:
+        """One transaction: all of it happens, or nothing. Errors of the database become ours.
+
+        Raises GalleryUnreadable (locked, damaged, not a database, unreachable) or GalleryError
+        (read-only, no space left).
+        """
+        engine = self._writing if write else self._engine
+        with self._turn:
+            try:
+                with engine.begin() as connection:
+                    yield connection
+            except DBAPIError as error:
+                raise _explain(error, self.place) from error
+            except sqlite3.Error as error:  # from the listeners below, before SQLAlchemy's own
+                raise _explain_sqlite(error, self.place) from error
+
+    def prepare(self, *, create: bool) -> None:
+        """Make sure that this is a gallery which this code knows, making it if `create` says so."""
+        with self.transaction() as connection:
+            found = _revision(connection)
+            names = set(inspect(connection).get_table_names())
+        if found == REVISION:
+            return
+        from . import migrations  # costs a tenth of a second, and a gallery is made once
+
+        if found is not None and found not in migrations.revisions():
+            raise GalleryUnreadable(
+                f"{self.place} was written by a newer facestream (gallery revision {found}, this "
+                f"one knows up to {REVISION}): update facestream"
+            )
+        # SQLite files are ours alone; a server's database may hold other tables beside ours.
+        if found is None and (not create or (self._sqlite and names)):
+            raise GalleryUnreadable(f"{self.place} is not a gallery: it lacks the gallery's tables")
+        if self._sqlite:
+            self._write_ahead()
+        with self.transaction(write=True) as connection:
+            migrations.upgrade(connection)
+
+    def forget_deleted(self) -> None:
+        """Take deleted rows out of SQLite's write-ahead log too (a log in use is left alone)."""
+        if self._sqlite:
+            self._pragma("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def _write_ahead(self) -> None:
+        """Readers and one writer at a time do not wait for each other; the file remembers it."""
+        self._pragma("PRAGMA journal_mode = WAL")
+
+    def _pragma(self, statement: str) -> None:
+        """Run a statement that SQLite refuses inside a transaction."""
+        with self._turn:
+            try:
+                with self._engine.connect() as connection:
+                    raw = connection.connection.dbapi_connection
+                    assert raw is not None
+                    raw.execute(statement).close()
+            except sqlite3.Error as error:
+                raise _explain_sqlite(error, self.place) from error
+
+
+def locate(place: str | Path, *, create: bool) -> URL:
+    """The URL of a gallery given by path or SQLAlchemy URL; makes an empty private file if asked.
+
+    A gallery holds biometric data: a new file can be read by its owner only.
+    """
+    if "://" in str(place):
+        try:
+            url = make_url(str(place))
+        except ArgumentError as error:
+            raise GalleryUnreadable(
+                "the gallery's address is neither a file nor a URL such as sqlite:////data/gallery.db"
+            ) from error
+    else:
+        url = URL.create("sqlite", database=str(Path(place).expanduser()))
+    file = url.database
+    if url.get_backend_name() != "sqlite" or not file or file.startswith("file:"):
+        return url
+    if file == ":memory:":
+        return url.set(database="")
+    path = Path(file)
+    if path.is_dir():
+        raise GalleryUnreadable(f"{path} is a folder, expected a file such as {path}/gallery.db")
+    if not create:
+        if not path.exists():
+            raise GalleryUnreadable(
+                f"there is no gallery at {path}: make one with `facestream enroll FOLDER`"
+            )
+        return url
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise GalleryUnreadable(f"cannot make a gallery at {path}: {error.strerror}") from error
+    return url
+
+
+def _tune_sqlite(engine: Engine) -> None:
+    """Transactions as SQLite means them, not as Python's driver guesses them."""
+
+    @event.listens_for(engine, "connect")
+    def _(connection: Any, _: object) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys = ON").close()
+        connection.execute("PRAGMA secure_delete = ON").close()
+
+    @event.listens_for(engine, "begin")
+    def _(connection: Connection) -> None:
+        # A writer asks for the lock at once: one that starts as a reader could not wait for it.
+        writes = connection.get_execution_options().get("facestream_writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(REVISION_TABLE):
+        return None
+    found = connection.execute(text(f"SELECT version_num FROM {REVISION_TABLE}")).scalar()
+    return None if found is None else str(found)
+
+
+def _explain(error: DBAPIError, place: str) -> GalleryError:
+    if isinstance(error.orig, sqlite3.Error):
+        return _explain_sqlite(error.orig, place)
+    reason = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
+    return GalleryUnreadable(f"the gallery {place} cannot be used: {reason[0]}")
+
+
+def _explain_sqlite(error: sqlite3.Error, place: str) -> GalleryError:
+    code = getattr(error, "sqlite_errorname", "") or ""
+    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return GalleryUnreadable(
+            f"{place} is locked by another program for more than {BUSY_SECONDS:g} s: try again"
+        )
+    if code.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        return GalleryUnreadable(f"{place} is not a gallery, or is damaged: {error}")
+    if code.startswith("SQLITE_READONLY"):
+        return GalleryError(f"{place} is read-only: nothing was changed; check its permissions")
+    if code.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
+        return GalleryError(
+            f"the disk under {place} is full or failing: what was stored is intact; "
+            f"free space and repeat ({error})"
+        )
+    return GalleryUnreadable(f"{place} cannot be used: {error}")

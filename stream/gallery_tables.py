@@ -1,0 +1,103 @@
+"""The gallery's tables; `migrations` makes the same ones (a test compares the two).
+
+    identity 1--n sample 1--n embedding        gallery_state (one row)        audit
+
+A sample is a photo, known by the SHA-256 of its bytes; the photo itself is not stored. It has one
+embedding per embedder file, so that a gallery can serve several packs. Times are seconds since
+1970 (UTC), as everywhere in facestream.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+REVISION = "0001"
+"""The newest migration: what a gallery must be at for this code to use it."""
+
+REVISION_TABLE = "gallery_revision"
+"""Where Alembic notes the revision; a name of its own, as a database may hold more tables."""
+
+NAME_LENGTH = 200
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+identities = Table(
+    "identity",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(NAME_LENGTH), nullable=False, unique=True),
+    Column("notes", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+samples = Table(
+    "sample",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column(
+        "identity_id",
+        Integer,
+        ForeignKey("identity.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("source", Text, nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("created_at", Double, nullable=False),
+)
+
+embeddings = Table(
+    "embedding",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sample_id", Integer, ForeignKey("sample.id", ondelete="CASCADE"), nullable=False),
+    Column("pack", String(NAME_LENGTH), nullable=False),
+    Column("embedder", String(64), nullable=False),
+    Column("dimension", Integer, nullable=False),
+    Column("vector", LargeBinary, nullable=False),
+    Column("norm", Double, nullable=False),
+    Column("quality", Double, nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("sample_id", "pack", "embedder"),
+    Index("ix_embedding_pack", "pack", "embedder"),
+)
+
+state = Table(
+    "gallery_state",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("version", Integer, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", String(40), nullable=False),
+    Column("identity", String(NAME_LENGTH), nullable=False, index=True),
+    Column("version", Integer, nullable=False),
+)
