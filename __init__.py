@@ -3,7 +3,7 @@
 The root package holds what every room shares: the version and the one exception tree.
 
     FacestreamError                    exit code 1
-    ├── ConfigError                    2   a configuration key, value or command-line argument is wrong
+    ├── ConfigError                    2   a configuration key, value or argument is wrong
     ├── SourceError                    3   video cannot be read
     │   ├── SourceMissing                  no such file, folder or device
     │   ├── SourceCorrupt                  opened, but it is not readable video
@@ -20,9 +20,9 @@ The root package holds what every room shares: the version and the one exception
     │   ├── UnknownIdentity                no such identity
     │   └── EnrolmentRefused               a photo was refused; the reason is in words
     ├── JournalError                   6   the event journal cannot be written or read
-    │   └── DiskFull                       nothing stored is lost; free space and start again
+    │   └── DiskFull                       nothing stored is lost; free space, start again
     ├── PublishError                   7   a socket cannot be opened (port in use, bad endpoint)
-    └── RecordError                    8   a record was built from wrong shapes (a bug, also a ValueError)
+    └── RecordError                    8   a record has wrong shapes (a bug; also a ValueError)
 
 A message says what was expected, what was got and what to do next. An interrupt (Ctrl-C) ends
 with 130 after everything decided has been flushed.

@@ -29,9 +29,9 @@ class Session(Protocol):
 
 
 class FaceBoxes(NamedTuple):
-    """Faces of one picture, best score first: boxes (N, 4) x0 y0 x1 y1, landmarks (N, 5, 2), scores (N,).
+    """Faces of one picture, best score first.
 
-    float32 pixels of the picture given. Landmarks: left eye, right eye, nose tip, left and right
+    boxes (N, 4) x0 y0 x1 y1, landmarks (N, 5, 2), scores (N,): float32, pixels of that picture. Landmarks: left eye, right eye, nose tip, left and right
     mouth corner, left and right as seen in the picture.
     """
 
@@ -44,7 +44,7 @@ class Detector(Protocol):
     """Finds faces with five landmarks."""
 
     def detect(self, images: Sequence[Image], *, score: float | None = None) -> list[FaceBoxes]:
-        """One FaceBoxes per (H, W, 3) picture; pictures may differ in size. score None = the card's."""
+        """One FaceBoxes per (H, W, 3) picture; sizes may differ. score None takes the card's."""
         ...
 
 
@@ -56,7 +56,7 @@ class AlignTemplate(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """embeddings (N, C) float32 not normalised, norms (N,), styles (N, K, 2) float32 (mean, std)."""
+    """embeddings (N, C) not normalised, norms (N,), styles (N, K, 2) mean and std; float32."""
 
     embeddings: Floats
     norms: Floats

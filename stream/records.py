@@ -28,7 +28,8 @@ def expect(name: str, array: np.ndarray, shape: tuple[int | None, ...], dtype: t
     if not fits or array.dtype != dtype:
         wanted = ", ".join("any" if n is None else str(n) for n in shape)
         raise RecordError(
-            f"{name} must be ({wanted}) {np.dtype(dtype).name}, got {array.shape} {array.dtype.name}"
+            f"{name} must be ({wanted}) {np.dtype(dtype).name}, "
+            f"got {array.shape} {array.dtype.name}"
         )
 
 

@@ -1,0 +1,56 @@
+"""What all tests share: the asset folder, the packs, and a guard against forgotten sockets."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from facestream.models.pack import Pack, open_pack
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """Folder of real faces and clips; most real-face tests use the registry's photographs instead."""
+    folder = os.environ.get("FACESTREAM_ASSETS")
+    if not folder:
+        pytest.skip("FACESTREAM_ASSETS is not set: no folder of real faces and clips here")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def open_models() -> Pack:
+    """The default pack, pulled by `make test` before the tests start."""
+    return open_pack("open")
+
+
+@pytest.fixture(scope="session")
+def omz_models(assets: Path) -> Iterator[Pack]:
+    """The better pack, whose files lie in the asset folder."""
+    before = os.environ.get("FACESTREAM_MODELS")
+    os.environ["FACESTREAM_MODELS"] = str(assets / "models")
+    try:
+        yield open_pack("omz")
+    finally:
+        if before is None:
+            del os.environ["FACESTREAM_MODELS"]
+        else:
+            os.environ["FACESTREAM_MODELS"] = before
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left_behind() -> Iterator[None]:
+    """A test that leaves a non-daemon thread running fails: it would hang a real shutdown."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 5.0
+    while time.monotonic() < deadline:
+        left = [t for t in threading.enumerate() if t not in before and not t.daemon]
+        if not left:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"threads left running: {[t.name for t in left]}")

@@ -1,0 +1,81 @@
+"""The command `facestream`: registers every command and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from .. import FacestreamError, __version__
+from . import bench, demo, doctor, enroll, gallery, models, run, train, watch
+
+app = typer.Typer(
+    help="Real-time face recognition for video: cameras in, identity events out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+
+app.command()(demo.demo)
+app.command()(run.run)
+app.command()(enroll.enroll)
+app.add_typer(gallery.app, name="gallery")
+app.command()(watch.watch)
+app.add_typer(models.app, name="models")
+app.add_typer(train.app, name="train")
+app.command()(doctor.doctor)
+app.command()(bench.bench)
+
+INTERRUPTED = 130
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        typer.echo(f"facestream {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(
+        False, "--version", callback=show_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """Real-time face recognition for video: cameras in, identity events out."""
+
+
+def main() -> None:
+    """Run the command line.
+
+    Exit codes: 0 done, 2 to 8 as the exception tree says (the message is one line on stderr),
+    130 interrupted with everything decided flushed.
+    """
+    try:
+        code = app(standalone_mode=False)
+    except FacestreamError as error:
+        print(f"facestream: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("facestream: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output (head, less) went away: not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except typer.Abort:
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        # With standalone_mode off, usage errors arrive as click exceptions that print themselves.
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        sys.exit(getattr(error, "exit_code", 2))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()
