@@ -2,12 +2,43 @@
 
 The docstring below a field is its documentation: docs/configuration.md is generated from it.
 A YAML file has the same shape; what it leaves out keeps the default written here.
+A `Range` in a field's type is checked by `load.check`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+
+@dataclass(frozen=True)
+class Range:
+    """Which numbers a field takes: `least` and `most` are allowed themselves, `above` is not."""
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+
+    def __contains__(self, number: float) -> bool:
+        """Whether a number lies inside."""
+        return (
+            (self.least is None or number >= self.least)
+            and (self.most is None or number <= self.most)
+            and (self.above is None or number > self.above)
+        )
+
+    def __str__(self) -> str:
+        """In words: "1 or more", "above 0", "0 to 1"."""
+        if self.least is not None:
+            return f"{self.least:g} " + ("or more" if self.most is None else f"to {self.most:g}")
+        words = [] if self.above is None else [f"above {self.above:g}"]
+        words += [] if self.most is None else [f"at most {self.most:g}"]
+        return " and ".join(words)
+
+
+Count = Annotated[int, Range(least=1)]
+Seconds = Annotated[float, Range(above=0)]
+Share = Annotated[float, Range(least=0, most=1)]
 
 
 @dataclass(frozen=True)
@@ -15,28 +46,32 @@ class CameraConfig:
     """One source of video."""
 
     name: str
-    """Name in topics and events: letters, digits, dot, dash and underscore."""
+    """Name in topics and events: letters, digits, dot, dash and underscore; no two alike."""
     url: str
-    """rtsp://, http:// or https:// address, video file, GIF, folder of images, /dev/videoN, or synthetic:."""
+    """rtsp://, http:// or https:// address, video file, GIF, folder of images, /dev/videoN, or
+    synthetic:."""
     mode: Literal["auto", "live", "recorded"] = "auto"
-    """live: the newest frame wins and drops are counted; recorded: every frame is processed. auto: files are recorded, the rest live."""
-    stride: int = 1
+    """live: the newest frame wins and drops are counted; recorded: every frame is processed.
+    auto: files are recorded, the rest live."""
+    stride: Count = 1
     """Process every n-th frame."""
-    region: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
-    """Region of interest x0, y0, x1, y1 as shares of width and height; faces are looked for inside it only."""
+    region: tuple[Share, Share, Share, Share] = (0.0, 0.0, 1.0, 1.0)
+    """Region of interest x0, y0, x1, y1 as shares of width and height, x0 < x1 and y0 < y1; faces
+    are looked for inside it only."""
     transport: Literal["tcp", "udp"] = "tcp"
     """How RTSP carries its packets."""
     hardware: str = "none"
     """Hardware decoder: none, auto, or a name that `facestream doctor` lists (vaapi, cuda, ...)."""
-    fps: float = 25.0
+    fps: Annotated[float, Range(above=0)] = 25.0
     """Frames per second of a folder of images, which has no clock of its own."""
-    stall_seconds: float = 5.0
+    stall_seconds: Seconds = 5.0
     """A live camera without a frame for this long is stalled and is opened again."""
-    retry_first_seconds: float = 0.5
-    """First pause before a lost camera is opened again; it doubles, with jitter, up to retry_most_seconds."""
-    retry_most_seconds: float = 30.0
-    """Longest pause between two attempts."""
-    retry_attempts: int = 0
+    retry_first_seconds: Seconds = 0.5
+    """First pause before a lost camera is opened again; it doubles, with jitter, up to
+    retry_most_seconds."""
+    retry_most_seconds: Seconds = 30.0
+    """Longest pause between two attempts; not less than retry_first_seconds."""
+    retry_attempts: Annotated[int, Range(least=0)] = 0
     """Attempts in a row before the camera is given up; 0 tries for ever."""
 
 
@@ -50,7 +85,7 @@ class ModelsConfig:
     """Inference library."""
     device: str = "auto"
     """auto, cpu, cuda, tensorrt (onnxruntime); auto, cpu, gpu (openvino)."""
-    threads: int = 0
+    threads: Annotated[int, Range(least=0)] = 0
     """Threads per network; 0 takes the number of cores."""
 
 
@@ -58,13 +93,14 @@ class ModelsConfig:
 class DetectConfig:
     """Finding faces."""
 
-    score: float | None = None
-    """Smallest detector score; none takes the pack's own."""
-    longest_side: int = 960
-    """Frames are scaled down to this many pixels on their longer side before detection, never up."""
-    smallest_face: float = 14.0
+    score: Share | None = None
+    """Smallest detector score; null takes the pack's own."""
+    longest_side: Annotated[int, Range(least=64)] = 960
+    """Frames are scaled down to this many pixels on their longer side before detection, never
+    up."""
+    smallest_face: Annotated[float, Range(least=0)] = 14.0
     """Faces lower than this many pixels in the frame are counted as too_small and left out."""
-    batch: int = 4
+    batch: Count = 4
     """Frames of one size that go through the detector together, at most."""
 
 
@@ -72,11 +108,11 @@ class DetectConfig:
 class TrackConfig:
     """Following faces from frame to frame."""
 
-    confirm_faces: int = 3
+    confirm_faces: Count = 3
     """Faces in a row before a track is believed."""
-    lost_seconds: float = 1.5
+    lost_seconds: Seconds = 1.5
     """A track that found no face for this long has ended."""
-    match_iou: float = 0.15
+    match_iou: Share = 0.15
     """Smallest overlap of a predicted and a detected box (intersection over union)."""
 
 
@@ -84,9 +120,9 @@ class TrackConfig:
 class EmbedConfig:
     """Turning faces into embeddings."""
 
-    batch: int = 16
+    batch: Count = 16
     """Faces that go through the embedder together, at most, across cameras."""
-    wait_ms: float = 20.0
+    wait_ms: Annotated[float, Range(least=0)] = 20.0
     """Longest wait for a batch to fill while cameras are live, in milliseconds."""
 
 
@@ -95,8 +131,9 @@ class FuseConfig:
     """Fusing a track's observations into one template."""
 
     aggregator: Literal["auto", "mean", "quality", "caface"] = "auto"
-    """mean, quality-weighted mean, or CAFace with the head the pack carries; auto takes the pack's default."""
-    evidence: int = 5
+    """mean, quality-weighted mean, or CAFace with the head the pack carries; auto takes the pack's
+    default."""
+    evidence: Annotated[int, Range(least=0)] = 5
     """Frames that weigh most, kept as evidence per track."""
 
 
@@ -105,13 +142,17 @@ class MatchConfig:
     """Deciding who it is."""
 
     threshold: float | None = None
-    """Smallest IDA score, in cosine units, that names somebody; none takes the pack's own."""
-    top_k: int = 3
+    """Smallest IDA score, in cosine units, that names somebody; null takes the pack's own."""
+    top_k: Count = 3
     """Candidates listed with a decision."""
-    least_frames: int = 3
-    """Observations needed before a track may be named or called unknown."""
+    least_frames: Count = 3
+    """Observations needed before a track may be named."""
+    unknown_frames: Count = 8
+    """Observations needed before a track that is still in view is called unknown; not less than
+    least_frames. A track that ends earlier is called unknown at its end."""
     score: Literal["ida", "cosine"] = "ida"
-    """ida: DAO with the pack's anchors; cosine: plain cosine, compared with the pack's cosine threshold."""
+    """ida: DAO with the pack's anchors; cosine: plain cosine, compared with the pack's cosine
+    threshold."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +170,13 @@ class PublishConfig:
     """Where events go."""
 
     endpoint: str = "tcp://127.0.0.1:5555"
-    """ZeroMQ PUB endpoint; empty publishes nowhere. tcp binds loopback addresses only."""
+    """ZeroMQ PUB endpoint: tcp://127.0.0.1:PORT (* takes any free port), ipc://PATH or
+    inproc://NAME; empty publishes nowhere. tcp binds loopback addresses only."""
     format: Literal["msgpack", "json"] = "msgpack"
     """Encoding of event payloads on the socket."""
     journal: str = ""
-    """Event journal (SQLite); empty takes journal.db in the user's data folder. Written before publishing."""
+    """Event journal (SQLite); empty takes journal.db in the user's data folder. Written before
+    publishing."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +190,8 @@ class OutputConfig:
     video: bool = False
     """annotated-CAMERA.mp4: the video with boxes and names."""
     page: bool = False
-    """report.html: one self-contained page with timeline, best crops and scores. It shows faces."""
+    """report.html: one self-contained page with timeline, best crops and scores. It shows
+    faces."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +199,7 @@ class Config:
     """The whole configuration."""
 
     cameras: tuple[CameraConfig, ...]
-    """Sources, all run at once."""
+    """Sources, all run at once; at least one."""
     models: ModelsConfig = field(default_factory=ModelsConfig)
     """Model pack and inference."""
     detect: DetectConfig = field(default_factory=DetectConfig)

@@ -46,8 +46,8 @@ def subscribe(
     endpoint: where the publisher is bound, e.g. "tcp://127.0.0.1:5555". It need not run yet: events
     come once it does, and go on after it was restarted. What was published before the connection
     stood is not delivered.
-    kinds, cameras: deliver these only (one name, or several); None delivers all. Events of the publisher itself have the
-    camera "-".
+    kinds, cameras: deliver these only (one name, or several); None delivers all. Events of the
+    publisher itself have the camera "-".
     timeout: end the iteration after so many seconds without an event; None waits for ever.
     context: only for inproc:// endpoints, which live in one ZeroMQ context; it stays yours.
 
