@@ -1,0 +1,104 @@
+"""Pictures as video: a folder of images, or one image."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .. import SourceCorrupt, SourceMissing
+from ..configs.schema import CameraConfig
+from .records import Frame, Image
+from .timing import Timeline
+from .watcher import SourceInfo
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+
+
+def natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Sort key that puts frame2.png before frame10.png.
+
+    >>> [p.name for p in sorted(map(Path, ["f10.png", "f2.png"]), key=natural_order)]
+    ['f2.png', 'f10.png']
+    """
+    parts = re.split(r"(\d+)", path.name.casefold())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
+
+
+def read_image(path: Path) -> Image | None:
+    """Return a picture upright as (H, W, 3) uint8 BGR, None where the file is not a picture."""
+    data = np.fromfile(path, dtype=np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    return None if image is None else np.asarray(image, dtype=np.uint8)
+
+
+class ImageSource:
+    """A folder of pictures in natural order, or one picture, `config.fps` of them per second.
+
+    Pictures may differ in size. Files that are no pictures are counted in `dropped` as
+    "unreadable"; they keep their place in time.
+    """
+
+    def __init__(
+        self, config: CameraConfig, *, live: bool, timeline: Timeline, dropped: Counter[str]
+    ) -> None:
+        """List the folder and read its first picture.
+
+        Raises SourceMissing where nothing has this name, SourceCorrupt where no file is a picture.
+        """
+        self.paced = live
+        self.dropped = dropped
+        self._config = config
+        self._timeline = timeline
+        paths = _list(Path(config.url))
+        self._images = self._read(paths)
+        self._head = next(self._images, None)
+        if self._head is None:
+            raise SourceCorrupt(
+                f"{config.url}: expected pictures ({', '.join(sorted(SUFFIXES))}), "
+                f"got {len(paths)} of which none can be read"
+            )
+        height, width = self._head[1].shape[:2]
+        self.info = SourceInfo(
+            camera=config.name,
+            url=config.url,
+            live=live,
+            width=width,
+            height=height,
+            fps=config.fps,
+            frames=len(paths),
+            duration=len(paths) / config.fps,
+        )
+        timeline.begin(1.0 / config.fps, origin=0.0)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield every `stride`-th picture."""
+        head = [] if self._head is None else [self._head]
+        for index, image in chain(head, self._images):
+            stamp = self._timeline.stamp(index / self._config.fps)
+            if stamp.sequence % self._config.stride == 0:
+                yield Frame(self._config.name, *stamp, image)
+
+    def close(self) -> None:
+        """Nothing stays open between two pictures."""
+
+    def _read(self, paths: list[Path]) -> Iterator[tuple[int, Image]]:
+        for index, path in enumerate(paths):
+            image = read_image(path)
+            if image is None:
+                self.dropped["unreadable"] += 1
+            else:
+                yield index, image
+
+
+def _list(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise SourceMissing(f"{path}: no such file or folder")
+    return sorted((p for p in path.iterdir() if p.suffix.lower() in SUFFIXES), key=natural_order)
