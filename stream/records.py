@@ -160,10 +160,14 @@ class Observation(msgspec.Struct, frozen=True, eq=False):
 
 
 class Observed(msgspec.Struct, frozen=True, eq=False):
-    """One frame after embedding: its tracked frame and the observations that passed the gates."""
+    """One frame after embedding: its tracked frame and the observations that passed the gates.
+
+    `rejected` counts faces that were embedded without a usable result, by reason.
+    """
 
     tracked: Tracked
     observations: tuple[Observation, ...]
+    rejected: Mapping[str, int] = {}
 
 
 class Evidence(msgspec.Struct, frozen=True, eq=False):
