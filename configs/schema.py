@@ -47,7 +47,7 @@ class CameraConfig:
 
     name: str
     """Name in topics and events: letters, digits, dot, dash and underscore; no two alike."""
-    url: str
+    url: str = field(repr=False)  # it may carry a password, and a repr ends up in logs
     """rtsp://, http:// or https:// address, video file, GIF, folder of images, /dev/videoN, or
     synthetic:."""
     mode: Literal["auto", "live", "recorded"] = "auto"
@@ -148,8 +148,8 @@ class MatchConfig:
     least_frames: Count = 3
     """Observations needed before a track may be named."""
     unknown_frames: Count = 8
-    """Observations needed before a track that is still in view is called unknown; not less than
-    least_frames. A track that ends earlier is called unknown at its end."""
+    """Observations needed before a track that is still in view is called unknown. One that ends
+    earlier is called unknown at its end."""
     score: Literal["ida", "cosine"] = "ida"
     """ida: DAO with the pack's anchors; cosine: plain cosine, compared with the pack's cosine
     threshold."""
@@ -159,7 +159,7 @@ class MatchConfig:
 class GalleryConfig:
     """Who is known."""
 
-    url: str = ""
+    url: str = field(default="", repr=False)  # as a camera's
     """SQLAlchemy URL of the gallery; empty takes gallery.db in the user's data folder."""
     folder: str = ""
     """Folder of photos enrolled into a temporary gallery at start: NAME.jpg, or NAME/*.jpg."""
