@@ -1,0 +1,1 @@
+"""Face detectors with five landmarks: CenterFace, YuNet and SCRFD, interchangeable."""
