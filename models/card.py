@@ -140,8 +140,8 @@ class QualitySpec:
 
     kind: Literal["model", "norm", "training_free"]
     """A network; the embedding's norm; or detector score x size x sharpness."""
-    unit: str
-    """What its numbers are, for people; larger is better."""
+    unit: str = ""
+    """model: what its numbers are, for people; larger is better."""
     file: str | None = None
     """model: key in `files` or `derived`."""
     template: TemplateSpec | None = None
@@ -374,8 +374,8 @@ def _check_values(card: Card, path: Path) -> None:
     templates = {"embedder.template": card.embedder.template}
     if card.quality.kind == "model":
         expect(
-            card.quality.file is not None and card.quality.template is not None,
-            "quality.kind model needs quality.file and quality.template",
+            bool(card.quality.file and card.quality.template and card.quality.unit),
+            "quality.kind model needs quality.file, quality.template and quality.unit",
         )
     if card.quality.file is not None:
         networks["quality.file"] = card.quality.file

@@ -1,0 +1,179 @@
+"""Loads a pack: detector, embedder and quality source as its card describes them, verified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .. import CorruptModelFile, MissingModelFile
+from .backends import Backend, open_session
+from .card import Card, QualitySpec
+from .detectors.centerface import CenterFace
+from .detectors.scrfd import Scrfd
+from .detectors.yunet import YuNet
+from .embedder import OnnxEmbedder
+from .inference import (
+    AlignTemplate,
+    Detector,
+    Embedder,
+    Floats,
+    Image,
+    QualitySource,
+    Session,
+)
+from .pixels import PixelFormat
+from .quality import ModelQuality, NormQuality, TrainingFreeQuality
+from .store import load_card, network
+
+__all__ = ["Pack", "load_card", "open_pack", "self_test_crop"]
+
+DETECTORS = {"centerface": CenterFace, "scrfd": Scrfd, "yunet": YuNet}
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """A pack that is ready to run."""
+
+    card: Card
+    detector: Detector
+    embedder: Embedder
+    quality: QualitySource
+    consumers: Mapping[str, AlignTemplate]
+    """The crops a face needs: "embedder", and "quality" where that source wants its own."""
+    anchors: Floats | None
+    """(A, C) float32 unit vectors; None where the card has no `ida` section."""
+    caface_head: Path | None
+    """File of the trained CAFace head; None where the pack has none."""
+    provider: str
+    """What really runs the networks, for people: "onnxruntime CPU"."""
+
+
+def open_pack(
+    card_or_name: Card | str | Path,
+    *,
+    backend: Backend = "onnxruntime",
+    device: str = "auto",
+    threads: int = 0,
+) -> Pack:
+    """Verify a pack's files, build what has to be built, load it and run its self-test.
+
+    device and threads as in `backends.open_session`. Nothing is downloaded. Raises UnknownPack,
+    MissingModelFile (naming the command that brings the file), CorruptModelFile (a checksum, or a
+    self-test that gives other numbers), ModelError and BackendUnavailable.
+    """
+    card = card_or_name if isinstance(card_or_name, Card) else load_card(card_or_name)
+
+    def session(key: str, style_tensors: tuple[str, ...] = ()) -> Session:
+        path = network(card, key, style_tensors)
+        return open_session(path, backend=backend, device=device, threads=threads)
+
+    embedding = session(card.embedder.file, card.embedder.style_tensors)
+    embedder = _embedder(card, embedding)
+    quality = _quality(card.quality, session)
+    consumers = {"embedder": embedder.template}
+    if quality.template is not None:
+        consumers["quality"] = quality.template
+    _self_test(card, embedder)
+    return Pack(
+        card=card,
+        detector=DETECTORS[card.detector.kind](
+            session(card.detector.file), score=card.detector.score
+        ),
+        embedder=embedder,
+        quality=quality,
+        consumers=consumers,
+        anchors=_anchors(card),
+        caface_head=_beside(card, card.fusion.caface_head),
+        provider=embedding.provider,
+    )
+
+
+def self_test_crop(size: int) -> Image:
+    """The synthetic crop (size, size, 3) uint8 BGR of the self-test, the same on every machine.
+
+    Blue grows to the right, green downwards, red with the squared distance from the upper left
+    quarter: swapped colours, swapped axes and wrong scales all change what a network says of it.
+    """
+    y, x = np.mgrid[:size, :size]
+    distance = (x - size // 4) ** 2 + (y - size // 4) ** 2
+    planes = [plane * 255 // plane.max() for plane in (x, y, distance)]
+    return np.stack(planes, axis=-1).astype(np.uint8)
+
+
+def _embedder(card: Card, session: Session) -> OnnxEmbedder:
+    spec = card.embedder
+    embedder = OnnxEmbedder(
+        session,
+        template=spec.template.arrays(),
+        dimension=spec.dimension,
+        pixels=PixelFormat(spec.channel_order, spec.mean, spec.std, spec.layout),
+    )
+    if embedder.style_channels != spec.style_channels:
+        raise CorruptModelFile(
+            f"pack {card.name!r}: expected {spec.style_channels} style channels from "
+            f"{', '.join(spec.style_tensors)}, the network gives {embedder.style_channels}"
+        )
+    return embedder
+
+
+def _quality(spec: QualitySpec, session: Callable[[str], Session]) -> QualitySource:
+    if spec.kind == "norm":
+        return NormQuality()
+    # A card of kind model has both: checked when it is read.
+    if spec.kind == "training_free" or spec.file is None or spec.template is None:
+        return TrainingFreeQuality()
+    pixels = PixelFormat(spec.channel_order, spec.mean, spec.std, spec.layout)
+    return ModelQuality(
+        session(spec.file), template=spec.template.arrays(), pixels=pixels, unit=spec.unit
+    )
+
+
+def _self_test(card: Card, embedder: Embedder) -> None:
+    """Raise CorruptModelFile when the embedder does not say what the card expects of it."""
+    if card.self_test is None:
+        return
+    expected = np.array(card.self_test.values, np.float32)
+    crop = self_test_crop(card.embedder.template.size)
+    got = embedder.embed(crop[None]).embeddings[0, : expected.size]
+    error = float(np.abs(got - expected).max() / np.abs(expected).max())
+    if not error <= card.self_test.tolerance:
+        raise CorruptModelFile(
+            f"pack {card.name!r}: the embedder's self-test is off by {error:.2g} of its largest "
+            f"value, allowed is {card.self_test.tolerance:g}; another network, or this runtime "
+            "computes wrongly: try `facestream models verify`, another backend, or device cpu"
+        )
+
+
+def _beside(card: Card, file: str | None) -> Path | None:
+    """A data file that lies beside the card."""
+    if file is None:
+        return None
+    path = card.folder / file
+    if not path.is_file():
+        raise MissingModelFile(
+            f"pack {card.name!r} needs {file} beside its card in {card.folder}; it comes with the "
+            "card, so install the package or copy the card's folder again"
+        )
+    return path
+
+
+def _anchors(card: Card) -> Floats | None:
+    path = _beside(card, card.ida.anchors if card.ida else None)
+    if path is None:
+        return None
+    try:
+        stored = np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise CorruptModelFile(f"{path}: not an .npy file of anchors ({error})") from None
+    dimension = card.embedder.dimension
+    if stored.ndim != 2 or stored.shape[1] != dimension or not len(stored):
+        raise CorruptModelFile(f"{path}: expected anchors (A, {dimension}), got {stored.shape}")
+    anchors = stored.astype(np.float32)
+    # float16 rounds lengths by up to 5e-4; scores want exact unit vectors.
+    lengths = np.linalg.norm(anchors, axis=1, keepdims=True)
+    if not np.allclose(lengths, 1.0, atol=1e-2):
+        raise CorruptModelFile(f"{path}: anchors must be unit vectors")
+    return np.asarray(anchors / lengths, dtype=np.float32)
