@@ -230,7 +230,7 @@ class _Pairing:
         boxes, expected = self._boxes[columns], expected[rows]
         step, resize = motion.distance(expected, boxes)
         iou, _ = motion.overlap(expected, boxes)
-        near = (iou >= least_iou) | (step <= limit[rows, None])
+        near = ((iou > 0.0) & (iou >= least_iou)) | (step <= limit[rows, None])
         allowed = near & (resize <= self._resize[rows, None])
         scale = (motion.heights(expected)[:, None] + motion.heights(boxes)[None, :]) / 2.0
         first, second = motion.assign(step / scale + resize, allowed, REFUSAL)
