@@ -1,0 +1,436 @@
+"""Enrolment: which photos are taken, which are refused and why, and whose they are.
+
+Most tests use a small pack whose "faces" are blue blocks: it finds them by colour and describes
+them by what is painted on them, so that each case can be drawn. Like real detectors, it does not
+find a face that touches the edge of the picture. The last tests use real faces and a real pack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from facestream import EnrolmentRefused, GalleryEmpty
+from facestream.models.align import warp
+from facestream.models.inference import AlignTemplate, Embedded, FaceBoxes, Floats, Image
+from facestream.stream.enrol import (
+    Enroller,
+    EnrolRules,
+    PhotoResult,
+    embedder_version,
+    find_faces,
+    photos_of,
+)
+from facestream.stream.gallery import Gallery
+
+BLUE = (230, 60, 40)
+LANDMARKS = np.array([[0.3, 0.35], [0.7, 0.35], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
+TEMPLATE = AlignTemplate(64, (LANDMARKS * 64).astype(np.float32))
+
+
+class BlueBlocks:
+    """A detector of blue blocks at least 8 px tall that do not touch the edge."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, ...]] = []
+
+    def detect(self, images: Sequence[Image], *, score: float | None = None) -> list[FaceBoxes]:
+        return [self._one(image) for image in images]
+
+    def _one(self, image: Image) -> FaceBoxes:
+        self.seen.append(image.shape[:2])
+        blue = (image[..., 0] > 180) & (image[..., 0].astype(int) - image[..., 2] > 90)
+        filled = cv2.morphologyEx(blue.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((25, 25)))
+        _, _, stats, _ = cv2.connectedComponentsWithStats(filled * blue)
+        height, width = image.shape[:2]
+        boxes = [
+            (x, y, x + w, y + h)
+            for x, y, w, h, _ in stats[1:].tolist()
+            if h >= 8 and x > 0 and y > 0 and x + w < width and y + h < height
+        ]
+        found = np.array(boxes, np.float32).reshape(-1, 4)
+        origin, size = found[:, None, :2], (found[:, 2:] - found[:, :2])[:, None]
+        return FaceBoxes(
+            found,
+            (origin + LANDMARKS.astype(np.float32) * size).astype(np.float32),
+            np.full(len(found), 0.9, np.float32),
+        )
+
+
+class Paint:
+    """An embedder that describes a crop by the colours of a coarse grid."""
+
+    template = TEMPLATE
+    dimension = 48
+
+    def embed(self, crops: npt.NDArray[np.uint8]) -> Embedded:
+        grids = [cv2.resize(c, (4, 4), interpolation=cv2.INTER_AREA) for c in crops]
+        vectors = np.array(grids, np.float32).reshape(len(crops), -1) - np.float32(128)
+        norms = np.linalg.norm(vectors, axis=1).astype(np.float32)
+        return Embedded(vectors, norms, np.zeros((len(crops), 0, 2), np.float32))
+
+
+class Sharpness:
+    """Quality: the contrast of the crop."""
+
+    template: AlignTemplate | None = None
+    unit = "contrast 0..128"
+
+    def score(
+        self, *, crops: npt.NDArray[np.uint8], embedded: Embedded, boxes: Floats, scores: Floats
+    ) -> Floats:
+        assert boxes.shape == (len(crops), 4) and scores.shape == (len(crops),)
+        return np.asarray(crops.reshape(len(crops), -1).std(axis=1), dtype=np.float32)
+
+
+@pytest.fixture
+def pack() -> Any:
+    """The pack of this file; only what enrolment reads of a real one."""
+    weights = SimpleNamespace(sha256="a" * 64)
+    embedder = SimpleNamespace(file="net", minimal_eye_distance=10.0)
+    card = SimpleNamespace(name="blocks", files={"net": weights}, derived={}, embedder=embedder)
+    return SimpleNamespace(
+        card=card,
+        detector=BlueBlocks(),
+        embedder=Paint(),
+        quality=Sharpness(),
+        consumers={"embedder": TEMPLATE},
+    )
+
+
+@pytest.fixture
+def gallery() -> Iterator[Gallery]:
+    with Gallery.temporary() as opened:
+        yield opened
+
+
+def face(seed: int, side: int = 100) -> Image:
+    """A block with two stripes whose colours are the person's."""
+    block = np.full((side, side, 3), BLUE, np.uint8)
+    colours = np.random.default_rng(seed).integers(0, 100, (2, 3))
+    block[side // 5 : side // 3, side // 5 : -side // 5] = colours[0]
+    block[side // 2 : 2 * side // 3, side // 5 : -side // 5] = colours[1]
+    return block
+
+
+def photo(*faces: Image, size: tuple[int, int] = (400, 600)) -> Image:
+    """Faces side by side on a wall, (H, W, 3)."""
+    wall = np.full((*size, 3), 120, np.uint8)
+    x = 20
+    for block in faces:
+        side = len(block)
+        wall[20 : 20 + side, x : x + side] = block
+        x += side + 40
+    return wall
+
+
+def save(path: Path, image: Image) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+    return path
+
+
+# One photo
+
+
+def test_a_good_photo_is_enrolled(pack: Any, gallery: Gallery, tmp_path: Path) -> None:
+    path = save(tmp_path / "anna.png", photo(face(1)))
+    result = Enroller(pack, gallery).enrol_photo(" Anna ", path, notes="day shift")
+    assert (result.source, result.identity, result.status) == ("anna.png", "Anna", "enrolled")
+    assert result.face_height == 100
+    assert result.quality is not None and result.quality > 1
+
+    (sample,) = gallery.show("Anna").samples
+    (stored,) = sample.embeddings
+    assert (stored.pack, stored.embedder, stored.dimension) == ("blocks", "a" * 64, 48)
+    assert stored.quality == pytest.approx(result.quality)
+    assert gallery.show("Anna").identity.notes == "day shift"
+    assert b"photo" not in sample.digest.encode() and len(sample.digest) == 64
+
+
+def test_a_picture_in_memory_is_enrolled_and_matches_itself(pack: Any, gallery: Gallery) -> None:
+    enroller = Enroller(pack, gallery)
+    for person in range(5):
+        enroller.enrol_photo(f"P{person}", photo(face(person)))
+    templates = gallery.templates("blocks", embedder_version(pack.card))
+    probe = photo(face(3, side=150), size=(300, 300))
+    found = find_faces(pack.detector, probe)
+    vector = pack.embedder.embed(warp(probe, found.landmarks[0], TEMPLATE)[None]).embeddings[0]
+    cosines = templates.vectors @ vector / np.linalg.norm(vector)
+    assert templates.names[int(cosines.argmax())] == "P3"
+    assert cosines.max() > 0.99
+
+
+def test_the_same_photo_again_is_known_and_costs_no_detection(pack: Any, gallery: Gallery) -> None:
+    enroller = Enroller(pack, gallery)
+    assert enroller.enrol_photo("Anna", photo(face(1))).status == "enrolled"
+    pack.detector.seen.clear()
+    assert enroller.enrol_photo("Anna", photo(face(1))).status == "known"
+    assert pack.detector.seen == []
+    with pytest.raises(EnrolmentRefused, match="duplicate photo: already enrolled as Anna"):
+        enroller.enrol_photo("Bob", photo(face(1)))
+    assert gallery.version() == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (photo(), "no face found"),
+        (photo(face(1), face(2)), r"2 faces: one is needed \(crop the photo or pass --largest\)"),
+        (photo(face(1, side=22)), "face 22 px tall, at least 48 needed"),
+    ],
+)
+def test_a_photo_is_refused_with_the_reason_in_words(
+    pack: Any, gallery: Gallery, image: Image, reason: str
+) -> None:
+    with pytest.raises(EnrolmentRefused, match=reason):
+        Enroller(pack, gallery).enrol_photo("Anna", image)
+    assert gallery.version() == 0
+
+
+def test_people_in_the_background_do_not_count(pack: Any, gallery: Gallery) -> None:
+    result = Enroller(pack, gallery).enrol_photo("Anna", photo(face(2, side=30), face(1, side=120)))
+    assert result.face_height == 120
+
+
+def test_the_largest_of_several_can_be_asked_for(pack: Any, gallery: Gallery) -> None:
+    rules = EnrolRules(largest=True)
+    group = photo(face(2, side=90), face(1, side=110), face(3, side=80))
+    assert Enroller(pack, gallery, rules).enrol_photo("Anna", group).face_height == 110
+
+
+def test_eyes_too_close_together_for_the_pack_are_refused(pack: Any, gallery: Gallery) -> None:
+    pack.card.embedder.minimal_eye_distance = 50.0
+    with pytest.raises(EnrolmentRefused, match="eyes 40 px apart, at least 50 needed"):
+        Enroller(pack, gallery).enrol_photo("Anna", photo(face(1)))
+
+
+def test_too_low_a_quality_is_refused_in_the_packs_unit(pack: Any, gallery: Gallery) -> None:
+    reason = r"quality \d\S*, at least 100 needed \(contrast 0..128\)"
+    with pytest.raises(EnrolmentRefused, match=reason):
+        Enroller(pack, gallery, EnrolRules(least_quality=100)).enrol_photo("A", photo(face(1)))
+
+
+def test_a_bad_name_is_refused_before_anything_else(pack: Any, gallery: Gallery) -> None:
+    with pytest.raises(EnrolmentRefused, match="at least one character"):
+        Enroller(pack, gallery).enrol_photo(" ", photo(face(1)))
+    assert pack.detector.seen == []
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no picture", b"\xff\xd8\xff\xe0 torn"])
+def test_a_file_that_is_no_picture_is_refused(
+    pack: Any, gallery: Gallery, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "anna.jpg").write_bytes(content)
+    with pytest.raises(EnrolmentRefused, match="unreadable photo: expected a whole JPEG"):
+        Enroller(pack, gallery).enrol_photo("Anna", tmp_path / "anna.jpg")
+    with pytest.raises(EnrolmentRefused, match="unreadable photo: No such file"):
+        Enroller(pack, gallery).enrol_photo("Anna", tmp_path / "nobody.jpg")
+
+
+# How a photo is looked at
+
+
+def test_a_large_photo_is_shrunk_for_detection_and_measured_in_its_own_pixels(pack: Any) -> None:
+    large = photo(face(1, side=900), size=(2400, 3600))
+    found = find_faces(pack.detector, large)
+    assert max(pack.detector.seen[0]) == 960
+    np.testing.assert_allclose(found.boxes, [[20, 20, 920, 920]], atol=8)
+    np.testing.assert_allclose(found.landmarks[0], 20 + 900 * LANDMARKS, atol=8)
+
+
+def test_a_tiny_photo_is_enlarged_for_detection(pack: Any) -> None:
+    tiny = photo(face(1, side=40), size=(80, 80))
+    found = find_faces(pack.detector, tiny)
+    assert pack.detector.seen == [(320, 320)]
+    np.testing.assert_allclose(found.boxes, [[20, 20, 60, 60]], atol=1)
+
+
+@pytest.mark.parametrize("side", [60, 200, 2000])
+def test_a_face_that_fills_the_picture_is_found_inside_a_border(
+    pack: Any, gallery: Gallery, side: int
+) -> None:
+    result = Enroller(pack, gallery).enrol_photo("Anna", face(1, side=side))
+    assert result.face_height == pytest.approx(side, rel=0.02)
+    assert all(max(seen) <= 961 for seen in pack.detector.seen)
+
+
+def test_a_photo_is_turned_upright_as_its_exif_says(
+    pack: Any, gallery: Gallery, tmp_path: Path
+) -> None:
+    upright = photo(face(1))
+    ok, encoded = cv2.imencode(".jpg", cv2.rotate(upright, cv2.ROTATE_90_COUNTERCLOCKWISE))
+    assert ok
+    # EXIF with one entry: orientation (0x0112) 6, "turn 90 degrees clockwise to show".
+    entry = bytes.fromhex("0112 0003 00000001 0006 0000")
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + entry + bytes(4)
+    segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    jpeg = encoded.tobytes()
+    (tmp_path / "turned.jpg").write_bytes(jpeg[:2] + segment + jpeg[2:])
+
+    enroller = Enroller(pack, gallery)
+    enroller.enrol_photo("turned", tmp_path / "turned.jpg")
+    enroller.enrol_photo("upright", upright)
+    vectors = gallery.templates("blocks").vectors
+    assert vectors[0] @ vectors[1] > 0.995
+
+
+# Folders
+
+
+def test_folders_are_people_and_so_are_single_files(tmp_path: Path) -> None:
+    for name in ("Anna Smith/b.jpg", "Anna Smith/a.png", "Bob.jpg", "Bob#2.jpg", "P_2.jpg"):
+        save(tmp_path / name, photo())
+    (tmp_path / ".hidden").write_text("")
+    (tmp_path / "Thumbs.db").write_text("")
+    found = [(str(p.relative_to(tmp_path)), name) for p, name in photos_of(tmp_path)]
+    assert found == [
+        ("Anna Smith/a.png", "Anna Smith"),
+        ("Anna Smith/b.jpg", "Anna Smith"),
+        ("Bob#2.jpg", "Bob"),
+        ("Bob.jpg", "Bob"),
+        ("P_2.jpg", "P_2"),
+    ]
+    one = tmp_path / "Bob#2.jpg"
+    assert list(photos_of(one)) == [(one, "Bob")]
+    assert {name for _, name in photos_of(tmp_path / "Anna Smith", "Anna")} == {"Anna"}
+
+
+def test_a_folder_is_enrolled_photo_by_photo(pack: Any, gallery: Gallery, tmp_path: Path) -> None:
+    save(tmp_path / "Anna" / "1.png", photo(face(1)))
+    save(tmp_path / "Anna" / "2.png", photo(face(1, side=140)))
+    save(tmp_path / "Bob.png", photo(face(2)))
+    save(tmp_path / "Crowd.png", photo(face(3), face(4)))
+    (tmp_path / "notes.txt").write_text("nobody")
+    (tmp_path / "Anna" / "older").mkdir()
+
+    seen: list[tuple[int, int, PhotoResult]] = []
+    summary = Enroller(pack, gallery).enrol_folder(
+        tmp_path, notes="2026", progress=lambda *step: seen.append(step)
+    )
+    assert [(r.source, r.identity, r.status) for r in summary.results] == [
+        ("Anna/1.png", "Anna", "enrolled"),
+        ("Anna/2.png", "Anna", "enrolled"),
+        ("Anna/older", "Anna", "refused"),
+        ("Bob.png", "Bob", "enrolled"),
+        ("Crowd.png", "Crowd", "refused"),
+        ("notes.txt", "notes", "refused"),
+    ]
+    assert [(r.source, r.reason.split(":")[0]) for r in summary.refusals] == [
+        ("Anna/older", "unreadable photo"),
+        ("Crowd.png", "2 faces"),
+        ("notes.txt", "unreadable photo"),
+    ]
+    assert [step[:2] for step in seen] == [(i, 6) for i in range(1, 7)]
+    assert tuple(step[2] for step in seen) == summary.results
+    assert [(i.name, i.samples, i.notes) for i in gallery.identities()] == [
+        ("Anna", 2, "2026"),
+        ("Bob", 1, "2026"),
+    ]
+
+
+def test_a_second_run_finishes_an_interrupted_one(
+    pack: Any, gallery: Gallery, tmp_path: Path
+) -> None:
+    for person in range(4):
+        save(tmp_path / f"P{person}.png", photo(face(person)))
+
+    def stop(done: int, total: int, result: PhotoResult) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Enroller(pack, gallery).enrol_folder(tmp_path, progress=stop)
+    assert gallery.version() == 2
+    summary = Enroller(pack, gallery).enrol_folder(tmp_path)
+    assert (summary.count("known"), summary.count("enrolled")) == (2, 2)
+    again = Enroller(pack, gallery).enrol_folder(tmp_path)
+    again.require_somebody()
+    assert gallery.version() == 4
+
+
+def test_a_folder_without_anybody_is_an_error(pack: Any, gallery: Gallery, tmp_path: Path) -> None:
+    enroller = Enroller(pack, gallery)
+    with pytest.raises(EnrolmentRefused, match="no photo or folder at"):
+        enroller.enrol_folder(tmp_path / "nowhere")
+    with pytest.raises(GalleryEmpty, match=r"no photos in .*: expected NAME.jpg"):
+        enroller.enrol_folder(tmp_path)
+    save(tmp_path / "wall.png", photo())
+    with pytest.raises(GalleryEmpty, match=r"the photo was refused \(wall.png: no face found\)"):
+        enroller.enrol_folder(tmp_path).require_somebody()
+
+
+def test_a_file_name_that_is_no_text_is_refused_in_words(
+    pack: Any, gallery: Gallery, tmp_path: Path
+) -> None:
+    save(tmp_path / "x.png", photo(face(1))).rename(tmp_path / "caf\udce9.png")
+    (result,) = Enroller(pack, gallery).enrol_folder(tmp_path).results
+    assert (result.source, result.status) == ("caf?.png", "refused")
+    assert "cannot be printed" in result.reason
+
+
+def test_an_embedder_made_of_several_files_has_a_version_of_its_own(pack: Any) -> None:
+    single = embedder_version(pack.card)
+    assert single == "a" * 64
+    pack.card.files["bin"] = SimpleNamespace(sha256="b" * 64)
+    pack.card.derived["net"] = SimpleNamespace(sources=("net", "bin"))
+    version = embedder_version(pack.card)
+    assert len(version) == 64 and version != single
+
+
+# Real faces
+
+
+@pytest.fixture(scope="module")
+def london(assets: Path, omz_models: Any) -> Iterator[tuple[Any, Path, Gallery]]:
+    """102 people enrolled from their neutral photos."""
+    with Gallery.temporary() as gallery:
+        folder = assets / "london"
+        summary = Enroller(omz_models, gallery).enrol_folder(folder / "gallery_neutral")
+        assert summary.refusals == ()
+        yield omz_models, folder, gallery
+
+
+def nearest(pack: Any, gallery: Gallery, image: Image) -> tuple[str, float]:
+    with Gallery.temporary() as probe:
+        Enroller(pack, probe).enrol_photo("probe", image)
+        (vector,) = probe.templates(pack.card.name).vectors
+    templates = gallery.templates(pack.card.name, embedder_version(pack.card))
+    cosines = templates.vectors @ vector
+    return templates.names[int(cosines.argmax())], float(cosines.max())
+
+
+def test_a_smiling_person_is_nearest_to_their_neutral_photo(
+    london: tuple[Any, Path, Gallery],
+) -> None:
+    pack, folder, gallery = london
+    probes = sorted((folder / "probe_smiling").glob("*.jpg"))[::3]
+    right = sum(
+        nearest(pack, gallery, np.asarray(cv2.imread(str(p))))[0].split("_")[0]
+        == p.stem.split("_")[0]
+        for p in probes
+    )
+    assert right >= 0.95 * len(probes)
+
+
+@pytest.mark.parametrize("side", [64, 112, 900])
+def test_an_aligned_crop_of_a_real_face_can_be_enrolled(
+    london: tuple[Any, Path, Gallery], side: int
+) -> None:
+    """A crop as tight as an embedder's own, small and large: the border makes it detectable."""
+    pack, folder, gallery = london
+    path = sorted((folder / "probe_smiling").glob("*.jpg"))[0]
+    image = np.asarray(cv2.imread(str(path)), dtype=np.uint8)
+    box = find_faces(pack.detector, image).boxes[0]
+    x0, y0, x1, y1 = (round(float(v)) for v in box)
+    crop = cv2.resize(image[y0:y1, x0:x1], (side, side), interpolation=cv2.INTER_AREA)
+    name, cosine = nearest(pack, gallery, np.asarray(crop, dtype=np.uint8))
+    assert name.split("_")[0] == path.stem.split("_")[0]
+    assert cosine > 0.5
