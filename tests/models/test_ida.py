@@ -1,0 +1,191 @@
+"""IDA: the values worked out by hand and the properties of DAO."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from facestream import RecordError
+from facestream.models.ida import (
+    Anchors,
+    aligned_score,
+    dao,
+    discrepancy,
+    log_cosh,
+    log_dao,
+    soft_mean,
+)
+
+cosines = st.floats(-1.0, 1.0)
+TAUS = [0.1, 1.0, 8.0, 64.0]
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def make_anchors(seed: int = 0, count: int = 60, **more) -> Anchors:
+    rows = unit(np.random.default_rng(seed).standard_normal((count, 16)))
+    return Anchors(rows, "test-1", **more)
+
+
+def plain_dao(cosine, first, second, tau):
+    """Equation 4 as it is printed; first and second are neighbour cosines."""
+    return np.exp(tau * cosine) * (
+        1 / np.exp(tau * np.asarray(first)).sum() + 1 / np.exp(tau * np.asarray(second)).sum()
+    )
+
+
+@pytest.mark.parametrize(
+    ("cosine", "first", "second", "value"),
+    [
+        (0.7, 0.3, 0.3, 0.2983649),
+        (0.0, 0.3, 0.3, 0.1481636),
+        (0.3, 0.2, 0.2, 0.2210342),
+        (0.3, 0.5, 0.5, 0.1637462),
+    ],
+)
+def test_values_for_constant_neighbours(cosine, first, second, value):
+    # k = 10, tau = 1: (2/k) exp(c - s)
+    assert dao(cosine, first, second, k=10, tau=1.0) == pytest.approx(value, abs=5e-8)
+    assert plain_dao(cosine, [first] * 10, [second] * 10, 1.0) == pytest.approx(value, abs=5e-8)
+
+
+def test_ranges_for_ten_neighbours():
+    assert discrepancy([1.0, -1.0], 10) == pytest.approx([0.0367879, 0.2718282], abs=5e-8)
+    lowest, highest = (dao(cosine, -cosine, -cosine, k=10, tau=1.0) for cosine in (-1.0, 1.0))
+    assert (lowest, highest) == pytest.approx((0.0270671, 1.4778112), abs=5e-8)
+    assert np.log(lowest) == pytest.approx(-3.6094379, abs=5e-8)
+    assert np.log(highest) == pytest.approx(0.3905621, abs=5e-8)
+    assert log_dao(0.7, 0.3, 0.3, k=10, tau=1.0) == pytest.approx(-1.2094379, abs=5e-8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cosine=cosines,
+    first=st.lists(cosines, min_size=5, max_size=5),
+    second=st.lists(cosines, min_size=5, max_size=5),
+    tau=st.sampled_from(TAUS),
+)
+def test_the_log_form_is_the_product_form(cosine, first, second, tau):
+    r1, r2 = soft_mean(np.array([first, second]), tau)
+    plain = plain_dao(cosine, first, second, tau)
+    assert np.log(plain) == pytest.approx(float(log_dao(cosine, r1, r2, k=5, tau=tau)), abs=1e-12)
+    # Symmetric, inside its range, and the score is its logarithm in cosine units.
+    assert dao(cosine, r1, r2, k=5, tau=tau) == dao(cosine, r2, r1, k=5, tau=tau)
+    score = float(aligned_score(cosine, r1, r2, tau=tau))
+    assert -2 - 1e-9 <= score <= 2 + 1e-9
+    assert score == pytest.approx((np.log(plain) + np.log(5 / 2)) / tau, abs=1e-11)
+    # CSLS, which ranks nearly alike, is twice the first two terms; the rest is never negative.
+    assert score >= cosine - (r1 + r2) / (2 * tau) - 1e-12
+    if abs(r1 - r2) < 1e-9:
+        assert score == pytest.approx(cosine - r1 / tau, abs=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    near=st.lists(st.floats(-0.9, 0.9), min_size=4, max_size=4),
+    other=st.floats(-1, 1),
+    cosine=st.floats(-0.9, 0.9),
+    place=st.integers(0, 3),
+    tau=st.sampled_from(TAUS[:3]),
+)
+def test_more_cosine_raises_and_a_nearer_neighbour_lowers_the_score(
+    near, other, cosine, place, tau
+):
+    def score(cosine, near):
+        return float(aligned_score(cosine, soft_mean(np.array(near), tau), other * tau, tau=tau))
+
+    nearer = [s + 0.05 * (i == place) for i, s in enumerate(near)]
+    assert score(cosine + 0.05, near) > score(cosine, near)
+    assert score(cosine, nearer) <= score(cosine, near) + 1e-12
+
+
+def test_equal_densities_leave_the_ranking_of_cosines():
+    values = np.random.default_rng(0).uniform(-1, 1, 50)
+    scores = aligned_score(values, 0.3, 0.3, tau=1.0)
+    np.testing.assert_allclose(scores, values - 0.3, atol=1e-12)
+    np.testing.assert_array_equal(aligned_score(values, 0.0, 0.0, tau=1.0), values)
+
+
+def test_dense_regions_are_held_to_a_higher_cosine():
+    assert aligned_score(0.5, 0.2, 0.2, tau=1.0) > aligned_score(0.5, 0.4, 0.4, tau=1.0)
+
+
+def test_tau_runs_from_the_mean_to_the_largest_neighbour():
+    near = np.array([0.1, 0.3, 0.5, 0.7])
+    assert soft_mean(near, 1e-4) / 1e-4 == pytest.approx(near.mean(), abs=1e-4)
+    assert soft_mean(near, 2000.0) / 2000.0 == pytest.approx(near.max(), abs=1e-3)
+
+
+def test_the_limit_of_small_tau_keeps_the_correction():
+    first, second, tau = np.array([0.1, 0.3]), np.array([0.4, 0.6]), 1e-5
+    value = dao(0.8, soft_mean(first, tau), soft_mean(second, tau), k=2, tau=tau)
+    assert (value * 2 / 2 - 1) / tau == pytest.approx(0.8 - (0.2 + 0.5) / 2, abs=1e-4)
+
+
+def test_log_cosh_does_not_overflow():
+    x = np.array([0.0, 1e-3, -1.0, 5.0])
+    np.testing.assert_allclose(log_cosh(x), np.log(np.cosh(x)), atol=1e-15)
+    assert log_cosh(-1e6) == pytest.approx(1e6 - np.log(2))
+    # exp(64) of ten neighbours: far outside float16, fine here.
+    assert np.isfinite(log_dao(1.0, 64.0, -64.0, k=10, tau=64.0))
+
+
+def test_density_is_that_of_exhaustive_search():
+    anchors = make_anchors(k=7, tau=2.0)
+    probes = unit(np.random.default_rng(1).standard_normal((9, 16)))
+    near = np.sort(probes.astype(np.float64) @ anchors.vectors.T.astype(np.float64))[:, -7:]
+    expected = np.log(np.exp(2.0 * near).mean(axis=1))
+    got = anchors.density(probes)
+    assert got.shape == (9,) and got.dtype == np.float64
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    np.testing.assert_allclose(discrepancy(got, 7), 1 / np.exp(2.0 * near).sum(axis=1), atol=1e-6)
+
+
+def test_density_ignores_the_order_of_anchors_and_rotations_of_the_space():
+    anchors, draw = make_anchors(), np.random.default_rng(2)
+    probes = unit(draw.standard_normal((5, 16)))
+    shuffled = Anchors(draw.permutation(anchors.vectors), "test-1")
+    np.testing.assert_allclose(shuffled.density(probes), anchors.density(probes), atol=1e-6)
+    turn = np.linalg.qr(draw.standard_normal((16, 16)))[0]
+    turned = Anchors(unit(anchors.vectors @ turn), "test-1")
+    np.testing.assert_allclose(
+        turned.density(unit(probes @ turn)), anchors.density(probes), atol=1e-6
+    )
+
+
+def test_an_anchor_farther_than_the_kth_changes_nothing():
+    anchors = make_anchors(k=5)
+    probe = unit(np.random.default_rng(3).standard_normal((1, 16)))
+    more = Anchors(np.concatenate([anchors.vectors, -probe]), "test-2", k=5)
+    assert more.density(probe) == pytest.approx(anchors.density(probe), abs=1e-7)
+    nearer = Anchors(np.concatenate([anchors.vectors, probe]), "test-3", k=5)
+    assert nearer.density(probe) > anchors.density(probe)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": 61}, r"number of anchors \(60\), got 61"),
+        ({"k": 0}, "got 0"),
+        ({"tau": 0.0}, "tau must be a positive"),
+        ({"tau": float("nan")}, "tau must be a positive"),
+    ],
+)
+def test_impossible_parameters_are_refused(change, message):
+    with pytest.raises(RecordError, match=message):
+        make_anchors(**change)
+
+
+def test_vectors_that_are_not_unit_are_refused():
+    anchors = make_anchors()
+    with pytest.raises(RecordError, match=r"anchors must be unit vectors, got one of length 2\.0"):
+        Anchors(anchors.vectors * np.float32(2), "x")
+    with pytest.raises(RecordError, match="float64"):
+        Anchors(anchors.vectors.astype(np.float64), "x")
+    with pytest.raises(RecordError, match=r"\(N, 16\)"):
+        anchors.density(np.ones((2, 4), np.float32))
+    with pytest.raises(RecordError, match="got one of length nan"):
+        anchors.density(np.full((2, 16), np.nan, np.float32))
+    assert anchors.density(np.zeros((0, 16), np.float32)).shape == (0,)
