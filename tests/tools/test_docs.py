@@ -1,0 +1,41 @@
+"""The committed documentation is what the code generates: run `make docs` after changing either."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import facestream
+from facestream.stream.events import KINDS, decode
+from facestream.tools.docs import write_all, write_schema
+
+ROOT = Path(facestream.__file__).parent
+
+
+@pytest.mark.parametrize("path", write_all(), ids=lambda path: path.name)
+def test_committed_documentation_equals_what_the_generator_gives(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == write_all()[path], "run `make docs`"
+
+
+def test_no_schema_is_left_of_a_kind_that_is_gone() -> None:
+    assert {path.stem for path in (ROOT / "docs" / "schemas").iterdir()} == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_schema_explains_every_property_and_closes_none(kind: str) -> None:
+    schema = write_schema(kind)
+    struct = schema["$defs"][KINDS[kind].__name__]
+    assert struct["properties"]["kind"] == {"enum": [kind]}
+    assert set(struct["properties"]) == {"kind", *KINDS[kind].__struct_fields__}
+    for definition in schema["$defs"].values():
+        # Fields may be added: a reader must not refuse what it does not know.
+        assert "additionalProperties" not in definition
+        for name, described in definition["properties"].items():
+            assert name == "kind" or described["description"]
+
+
+def test_the_examples_of_the_page_are_events() -> None:
+    page = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
+    blocks = [block.split("\n```")[0] for block in page.split("```json\n")[1:]]
+    assert [decode(block.encode()).kind for block in blocks] == list(KINDS)
