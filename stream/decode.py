@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import av
@@ -28,6 +29,7 @@ from .watcher import SourceInfo
 # Containers without times of their own: FFmpeg invents 25 frames per second for them.
 _UNTIMED = {"mpjpeg", "mjpeg", "h264", "hevc"}
 _UDP_BUFFER = 2 * 1024 * 1024  # bytes; a keyframe at 1080p arrives as one burst
+_FPS_MOST = 500  # above it, FFmpeg took the clock's unit for a frame rate
 # FFmpeg turns the picture counterclockwise by this many degrees to show it upright.
 _TURNS = {
     90: cv2.ROTATE_90_COUNTERCLOCKWISE,
@@ -112,12 +114,14 @@ class VideoSource:
         local_file = self._local and not device
         options: dict[str, str] = {}
         if config.url.startswith("rtsp"):
-            # Without the two probe limits opening takes seconds; sound would hide a dead picture.
+            # Without the three probe limits opening takes seconds; sound would hide that no
+            # picture comes.
             options = {
                 "rtsp_transport": config.transport,
                 "allowed_media_types": "video",
                 "probesize": "32768",
                 "analyzeduration": "100000",
+                "fpsprobesize": "0",
                 "buffer_size": str(_UDP_BUFFER),
             }
         elif not local_file:
@@ -155,7 +159,7 @@ class VideoSource:
             live=self._live,
             width=width,
             height=height,
-            fps=float(rate) if rate else None,
+            fps=float(rate) if rate is not None and 0 < rate <= _FPS_MOST else None,
             frames=None if self._endless else (stream.frames or None),
             duration=None if duration is None else duration / av.time_base,
         )
@@ -243,27 +247,28 @@ def picture(frame: VideoFrame) -> Image:
 
 
 class DecodingRates(NamedTuple):
-    """Frames per second of one clip decoded to BGR: by PyAV's own best loop, and by this source."""
+    """Frames per second of one clip decoded to BGR: by PyAV's own best loop, and by this source.
+
+    Both are medians; ratio is the median of source / bare over pairs of neighbouring runs, which a
+    busy machine disturbs less. 1 means that reading through this module costs nothing.
+    """
 
     bare: float
     source: float
-
-    @property
-    def ratio(self) -> float:
-        """source / bare; 1 means that reading through this module costs nothing."""
-        return self.source / self.bare
+    ratio: float
 
 
 def measure_decoding(path: Path, repeats: int = 3) -> DecodingRates:
-    """Decode a file `repeats` times each way, by turns, and return the better rate of each.
+    """Decode a file `repeats` times each way, by turns.
 
     Raises SourceError if the file does not open.
     """
-    bare, ours = [], []
+    ours, bare = [], []
     for _ in range(repeats):
         ours.append(_rate_of_source(path))
         bare.append(_rate_of_pyav(path))
-    return DecodingRates(max(bare), max(ours))
+    ratios = [mine / best for mine, best in zip(ours, bare, strict=True)]
+    return DecodingRates(median(bare), median(ours), median(ratios))
 
 
 def _rate_of_pyav(path: Path) -> float:

@@ -175,7 +175,8 @@ class _Reader:
             if isinstance(lost, SourceStalled):
                 self._say("stalled", str(lost))
             if config.retry_attempts and failures >= config.retry_attempts:
-                self._fail(SourceUnreachable(f"{lost}; given up after {failures} attempts"))
+                most = config.retry_attempts
+                self._fail(SourceUnreachable(f"{lost}; given up (retry_attempts is {most})"))
                 return
             pause = backoff(
                 failures, config.retry_first_seconds, config.retry_most_seconds, self._jitter()
@@ -269,7 +270,7 @@ class Feeds:
             raise ConfigError(f"expected one or more cameras of different names, got {names}")
         self._changed = threading.Condition(threading.RLock())
         self._readers = [_Reader(c, self._changed, queue, jitter) for c in cameras]
-        self._turn = 0
+        self._turn = -1
         self._told = False
 
     def start(self) -> None:
