@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -94,15 +96,34 @@ def _try(device: str, version: str) -> Runtime:
 
 
 def _package() -> ModuleType:
-    """Openvino, imported only when asked for: it is an extra and takes 0.4 s to import."""
+    """Openvino, imported only when asked for: it is an extra and takes 0.4 s to import.
+
+    Importing it sends a usage report to its maker through the package openvino_telemetry, whether
+    or not anybody agreed. Cameras have no business doing that, so that package is hidden while
+    openvino is imported for the first time; openvino then takes its own stand-in.
+    """
     try:
-        import openvino
+        with _hidden("openvino_telemetry"):
+            import openvino
     except ImportError as error:
         raise BackendUnavailable(
             "backend openvino needs the openvino package: pip install 'facestream[openvino]'"
         ) from error
     module: ModuleType = openvino
     return module
+
+
+@contextmanager
+def _hidden(name: str) -> Iterator[None]:
+    """Make importing `name` fail inside the block, unless it has been imported before."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def _choose(core: openvino.Core, device: str) -> str:

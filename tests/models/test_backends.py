@@ -136,3 +136,14 @@ def test_openvino_is_imported_only_when_asked_for():
         "assert 'openvino' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_openvino_reports_to_nobody():
+    """Its telemetry package, which sends a message when openvino is imported, is never loaded."""
+    code = (
+        "import sys, threading; from facestream.models.backends import available; "
+        "assert any(r.backend == 'openvino' and r.usable for r in available()); "
+        "assert 'openvino_telemetry' not in sys.modules; "
+        "assert threading.active_count() == 1, threading.enumerate()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
