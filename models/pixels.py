@@ -27,8 +27,10 @@ class PixelFormat(NamedTuple):
     std: Triple = (1.0, 1.0, 1.0)
     layout: Literal["NCHW", "NHWC"] = "NCHW"
 
-    def tensor(self, pictures: Sequence[Image], size: tuple[int, int] | None = None) -> Floats:
-        """Pictures (H, W, 3) uint8 BGR -> float32 batch in this format's layout.
+    def tensor(
+        self, pictures: Sequence[Image] | Image, size: tuple[int, int] | None = None
+    ) -> Floats:
+        """Pictures (H, W, 3) uint8 BGR, or one array of N -> float32 batch in this format's layout.
 
         size: height and width of the batch; smaller pictures get black to their right and below.
         None: that of the first picture. Raises RecordError when a picture is not (H, W, 3) uint8,

@@ -12,6 +12,13 @@ from .embedder import expect_crops
 from .inference import AlignTemplate, Embedded, Floats, Image, Session
 from .pixels import PixelFormat
 
+_SIZE_SCALE = 25.0
+_SHARPNESS_SCALE = 0.008
+_DENOISE_SIGMA = 1.5
+_ROUNDING = 2.0
+_FACE = (slice(36, 104), slice(22, 90))
+"""Rows and columns of ARCFACE_112 from the brows to below the mouth."""
+
 
 class ModelQuality:
     """A quality network with one number per crop (LightQNet, FIQA regressors).
@@ -88,7 +95,10 @@ class NormQuality:
     """The length of the unnormalised embedding, for embedders where it orders quality (MagFace)."""
 
     template: AlignTemplate | None = None
-    unit: str = "norm"
+
+    def __init__(self, *, unit: str = "norm") -> None:
+        """unit: what the numbers are, for people."""
+        self.unit = unit
 
     def score(
         self,
@@ -117,7 +127,10 @@ class TrainingFreeQuality:
     """
 
     template: AlignTemplate | None = ARCFACE_112
-    unit: str = "score x size x sharpness 0..1"
+
+    def __init__(self, *, unit: str = "score x size x sharpness 0..1") -> None:
+        """unit: what the numbers are, for people."""
+        self.unit = unit
 
     def score(
         self,
@@ -136,15 +149,7 @@ class TrainingFreeQuality:
         heights = boxes[:, 3] - boxes[:, 1]
         size = 1.0 - np.exp(-np.maximum(heights, 0.0) / _SIZE_SCALE)
         sharp = 1.0 - np.exp(-sharpness / _SHARPNESS_SCALE)
-        return (np.clip(scores, 0.0, 1.0) * size * sharp).astype(np.float32)
-
-
-_SIZE_SCALE = 25.0
-_SHARPNESS_SCALE = 0.008
-_DENOISE_SIGMA = 1.5
-_ROUNDING = 2.0
-_FACE = (slice(36, 104), slice(22, 90))
-"""Rows and columns of ARCFACE_112 from the brows to below the mouth."""
+        return np.asarray(np.clip(scores, 0.0, 1.0) * size * sharp, dtype=np.float32)
 
 
 def measure_sharpness(crop: Image) -> float:
