@@ -228,7 +228,7 @@ class Enroller:
         got, least = float(quality[0]), self._rules.least_quality
         if least is not None and got < least:
             unit = self._pack.quality.unit
-            raise EnrolmentRefused(f"quality {got:.3g}, at least {least:.3g} needed ({unit})")
+            raise EnrolmentRefused(f"quality {got:.4g}, at least {least:g} needed ({unit})")
         return embedded.embeddings[0], float(embedded.norms[0]), got
 
 

@@ -100,7 +100,7 @@ def _print(summary: EnrolmentSummary, place: str) -> None:
             Text(result.identity),
             Text(words, style=MARKS[result.status]),
             "" if result.face_height is None else f"{result.face_height:.0f}",
-            "" if result.quality is None else f"{result.quality:.3g}",
+            "" if result.quality is None else f"{result.quality:.4g}",
         )
     console.print(table)
     console.print(

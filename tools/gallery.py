@@ -64,8 +64,8 @@ def show(name: str = NAME, place: str = PLACE, json: bool = JSON) -> None:
                 Text(sample.source),
                 _time(sample.created_at),
                 Text(one.pack),
-                f"{one.quality:.3g}",
-                f"{one.norm:.3g}",
+                f"{one.quality:.4g}",
+                f"{one.norm:.4g}",
                 one.embedder[:12],
             )
     _print(photos)
@@ -85,7 +85,7 @@ def remove(
     """Remove a person: all embeddings go, also from the file; running matchers follow."""
     with _open(place) as gallery:
         person = gallery.show(name).identity
-        question = f"Remove {person.name} ({person.samples} photos) from {gallery.place}?"
+        question = f"Remove {person.name} ({_photos(person.samples)}) from {gallery.place}?"
         if not yes and not typer.confirm(question, err=True):
             typer.echo("nothing was removed", err=True)
             raise typer.Exit(1)
@@ -94,7 +94,7 @@ def remove(
     if json:
         _echo({"removed": person.name, "samples": samples, "version": version})
     else:
-        _print(Text(f"removed {person.name} ({samples} photos), gallery version {version}"))
+        _print(Text(f"removed {person.name} ({_photos(samples)}), gallery version {version}"))
 
 
 def _open(place: str) -> Gallery:
@@ -103,6 +103,10 @@ def _open(place: str) -> Gallery:
 
 def _table(*columns: str) -> Table:
     return Table(*columns, box=None, pad_edge=False)
+
+
+def _photos(count: int) -> str:
+    return "1 photo" if count == 1 else f"{count} photos"
 
 
 def _time(seconds: float) -> str:

@@ -1,0 +1,184 @@
+"""`facestream enroll`: what is printed, what ends up in the gallery, and the exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from facestream import EnrolmentRefused, FacestreamError, GalleryEmpty, UnknownPack
+from facestream.configs.paths import gallery_path, journal_path
+from facestream.models import pack as packs
+from facestream.models.align import ARCFACE_112
+from facestream.models.inference import Embedded, FaceBoxes, Floats, Image
+from facestream.models.pack import Pack
+from facestream.models.quality import NormQuality
+from facestream.stream.gallery import Gallery
+from facestream.tools.enroll import enroll
+
+app = typer.Typer()
+app.command()(enroll)
+
+
+class OneFace:
+    """Finds a face 60 px tall in the middle of every picture that is not black."""
+
+    def detect(self, images: Sequence[Image], *, score: float | None = None) -> list[FaceBoxes]:
+        return [self._one(image) for image in images]
+
+    def _one(self, image: Image) -> FaceBoxes:
+        count = int(image.max() > 127)
+        centre = np.array(image.shape[1::-1]) / 2
+        box = np.concatenate([centre - 30, centre + 30])
+        landmarks = centre + (ARCFACE_112.points - 56) / 2
+        return FaceBoxes(
+            np.tile(box, (count, 1)).astype(np.float32),
+            np.tile(landmarks, (count, 1, 1)).astype(np.float32),
+            np.ones(count, np.float32),
+        )
+
+
+class MeanColour:
+    """Describes a crop by its mean colour."""
+
+    template = ARCFACE_112
+    dimension = 3
+
+    def embed(self, crops: npt.NDArray[np.uint8]) -> Embedded:
+        vectors: Floats = crops.mean(axis=(1, 2)).astype(np.float32)
+        norms = np.linalg.norm(vectors, axis=1).astype(np.float32)
+        return Embedded(vectors, norms, np.zeros((len(crops), 0, 2), np.float32))
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data folder; the pack `open` is one that fits in this file."""
+    card = SimpleNamespace(
+        name="open",
+        files={"net": SimpleNamespace(sha256="a" * 64)},
+        derived={},
+        embedder=SimpleNamespace(file="net", minimal_eye_distance=0.0),
+    )
+    small = SimpleNamespace(
+        card=card,
+        detector=OneFace(),
+        embedder=MeanColour(),
+        quality=NormQuality(unit="norm"),
+        consumers={"embedder": ARCFACE_112},
+    )
+
+    def open_pack(name: str) -> object:
+        if name != "open":
+            raise UnknownPack(f"no pack {name}")
+        return small
+
+    monkeypatch.setattr(packs, "open_pack", open_pack)
+    monkeypatch.setenv("FACESTREAM_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Anna twice, Bob once, and a picture without a face."""
+    folder = tmp_path / "photos"
+    for number, name in enumerate(["Anna/1.png", "Anna/2.png", "Bob.png"]):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(path), np.full((400, 400, 3), 200 + number, np.uint8))
+    assert cv2.imwrite(str(folder / "Night.png"), np.zeros((400, 400, 3), np.uint8))
+    return folder
+
+
+def call(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_a_folder_goes_to_the_default_gallery_and_refusals_are_told(
+    data: Path, photos: Path
+) -> None:
+    result = call(photos)
+    assert result.exit_code == 0, result.output
+    assert "refused: no face found" in result.stdout
+    assert "3 photos enrolled, 0 known already, 1 refused" in result.stdout
+    with Gallery.open(data / "gallery.db", create=False) as gallery:
+        assert [(p.name, p.samples) for p in gallery.identities()] == [("Anna", 2), ("Bob", 1)]
+
+
+def test_json_for_scripts_and_a_second_run_that_changes_nothing(photos: Path) -> None:
+    first = json.loads(call(photos, "--json", "--note", "2026").stdout)
+    assert (first["enrolled"], first["known"], first["refused"]) == (3, 0, 1)
+    bob = next(p for p in first["photos"] if p["identity"] == "Bob")
+    assert (bob["source"], bob["status"], bob["face_height"]) == ("Bob.png", "enrolled", 60.0)
+    second = call(photos, "--json")
+    assert second.exit_code == 0
+    again = json.loads(second.stdout)
+    assert (again["enrolled"], again["known"], again["refused"]) == (0, 3, 1)
+    assert again["version"] == first["version"]
+
+
+def test_one_photo_under_a_name_into_a_gallery_of_choice(tmp_path: Path, photos: Path) -> None:
+    place = tmp_path / "people.db"
+    result = call(photos / "Bob.png", "--name", "Robert", "--gallery", place)
+    assert result.exit_code == 0, result.output
+    with Gallery.open(place, create=False) as gallery:
+        assert [p.name for p in gallery.identities()] == ["Robert"]
+
+
+def test_nobody_enrolled_is_exit_code_5_with_the_reason(photos: Path) -> None:
+    result = call(photos / "Night.png", "--json")
+    assert isinstance(result.exception, GalleryEmpty)
+    assert result.exception.exit_code == 5
+    assert "no face found" in str(result.exception)
+    assert json.loads(result.stdout)["refused"] == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        (("--smallest-face", "80"), "face 60 px tall, at least 80 needed"),
+        (("--least-quality", "1000"), r"quality 349.9, at least 1000 needed \(norm\)"),
+    ],
+)
+def test_the_gates_can_be_set(photos: Path, option: tuple[str, str], reason: str) -> None:
+    result = call(photos / "Bob.png", *option)
+    assert isinstance(result.exception, GalleryEmpty)
+    with pytest.raises(GalleryEmpty, match=reason):
+        raise result.exception
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [(("nowhere",), EnrolmentRefused), ((".", "--pack", "unknown"), UnknownPack)],
+)
+def test_a_mistake_leaves_no_empty_gallery_behind(
+    data: Path, words: tuple[str, ...], error: type[FacestreamError]
+) -> None:
+    assert isinstance(call(*words).exception, error)
+    assert not data.exists()
+
+
+def test_help_has_an_example() -> None:
+    assert "Example: facestream enroll" in call("--help").output
+
+
+def test_paths_follow_the_data_folder(data: Path) -> None:
+    assert (gallery_path(), journal_path()) == (data / "gallery.db", data / "journal.db")
+
+
+def test_real_photos_with_a_real_pack(
+    monkeypatch: pytest.MonkeyPatch, assets: Path, omz_models: Pack
+) -> None:
+    monkeypatch.setattr(packs, "open_pack", lambda name: omz_models)
+    folder = assets / "london" / "gallery_neutral"
+    result = call(sorted(folder.glob("*.jpg"))[0], "--name", "Ada", "--pack", "omz", "--json")
+    assert result.exit_code == 0, result.output
+    (photo,) = json.loads(result.stdout)["photos"]
+    assert photo["status"] == "enrolled" and photo["face_height"] > 150
