@@ -6,7 +6,7 @@
         for event in events:
             print(event.camera, event.identity, event.score)
 
-Needs msgspec and pyzmq alone (`pip install facestream[client]`).
+Needs msgspec and pyzmq alone, none of the package's other dependencies.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ class SightingStarted(TrackEvent, frozen=True, kw_only=True, tag="sighting.start
 
 
 class MatchEvent(DecisionEvent, frozen=True, kw_only=True, tag="match"):
-    """A track was given an identity for the first time."""
+    """The first decision on a track: it is somebody in the gallery."""
 
 
 class MatchRevised(DecisionEvent, frozen=True, kw_only=True, tag="match.revised"):
@@ -166,7 +166,7 @@ class MatchRevised(DecisionEvent, frozen=True, kw_only=True, tag="match.revised"
 
 
 class Unknown(DecisionEvent, frozen=True, kw_only=True, tag="unknown"):
-    """Enough frames were seen and nobody in the gallery passes the threshold."""
+    """The first decision on a track: enough frames, and nobody in the gallery passes."""
 
 
 class SightingEnded(DecisionEvent, frozen=True, kw_only=True, tag="sighting.ended"):

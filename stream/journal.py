@@ -23,7 +23,6 @@ from types import TracebackType
 from typing import NamedTuple
 
 import msgspec
-import platformdirs
 
 from .. import DiskFull, JournalError
 from .events import AnyEvent, EventError, TrackEvent, decode, encode
@@ -238,11 +237,6 @@ class Journal:
                 f"{self.path}: a stored event cannot be read ({error}); if the journal was written "
                 "by a newer facestream, use that one"
             ) from error
-
-
-def default_path() -> Path:
-    """Where the journal lies unless the configuration says otherwise."""
-    return platformdirs.user_data_path("facestream") / "journal.db"
 
 
 def _take_lock(path: Path) -> int:
