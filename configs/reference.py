@@ -22,7 +22,8 @@ that is left out keeps its default. An unknown key is an error that names it and
 - `${NAME}` in a text is replaced by the environment variable `NAME`. Keep passwords there, and
   write them as an address needs it (`@` as `%40`).
 - `null` means "not set"; the meaning of the key says what is taken then.
-- Relative paths start from the folder the program was started in.
+- Relative paths start from the folder the program was started in. The data folder is that of
+  `$FACESTREAM_DATA`, else the system's own for the user (`~/.local/share/facestream` on Linux).
 - One value can be changed without editing the file: `match.threshold=0.4`, `cameras[0].stride=2`.
 
 Commented examples ship with the package, in `configs/presets/`: `demo.yaml`, `one-camera.yaml`,
