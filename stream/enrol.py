@@ -209,7 +209,9 @@ class Enroller:
         apart = float(eye_distance(faces.landmarks[tallest]))
         least = self._pack.card.embedder.minimal_eye_distance
         if apart < least:
-            raise EnrolmentRefused(f"eyes {apart:.0f} px apart, at least {least:.0f} needed")
+            raise EnrolmentRefused(
+                f"eyes {apart:.0f} px apart, at least {least:.0f} needed (too small or turned away)"
+            )
         return _Face(faces.boxes[tallest], faces.landmarks[tallest], float(faces.scores[tallest]))
 
     def _embed(self, image: Image, face: _Face) -> tuple[Floats, float, float]:
