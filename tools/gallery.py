@@ -42,7 +42,7 @@ def list_people(place: str = PLACE, json: bool = JSON) -> None:
         )
     if people:
         _print(table)
-    _print(Text(f"{len(people)} people in {where}, version {version}"))
+    _print(Text(f"identities: {len(people)}, version {version}, in {where}"))
 
 
 @app.command(epilog="Example: facestream gallery show 'Anna Smith'")

@@ -107,7 +107,7 @@ def test_a_folder_goes_to_the_default_gallery_and_refusals_are_told(
     result = call(photos)
     assert result.exit_code == 0, result.output
     assert "refused: no face found" in result.stdout
-    assert "3 photos enrolled, 0 known already, 1 refused" in result.stdout
+    assert "photos: 3 enrolled, 0 known already, 1 refused" in result.stdout
     with Gallery.open(data / "gallery.db", create=False) as gallery:
         assert [(p.name, p.samples) for p in gallery.identities()] == [("Anna", 2), ("Bob", 1)]
 
