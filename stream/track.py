@@ -78,12 +78,12 @@ class TrackStage:
         self._cameras: dict[str, CameraTracks] = {}
 
     def process(self, detections: Detections) -> Tracked:
-        """The frame's believed tracks, by id, with those that begin and end here.
+        """The frame's believed tracks, ordered by id, with those that begin and end here.
 
         A track is believed with its `confirm_faces`-th face in a row, which is its ordinal 0; the
-        faces before it are not handed on. It ends after `lost_seconds` without a face, or as soon
-        as it must have left the picture. A clock that jumps back by more than `lost_seconds` is
-        another recording: all tracks end.
+        faces before it are not handed on, nor counted in its TrackEnd. It ends after `lost_seconds`
+        without a face, or as soon as it must have left the picture. A clock that jumps back by more
+        than `lost_seconds` is another recording: all tracks end.
         """
         frame = detections.frame
         state = self._cameras.get(frame.camera)
@@ -129,25 +129,37 @@ class TrackStage:
             for row, column in zip(rows, columns, strict=True)
         ]
         seen += [Following(None, 1, 0.0, frame, frame, boxes[column]) for column in born]
-        next_id, started = state.next_id, []
-        for i, track in enumerate(seen):
-            if track.track is None and track.faces >= self._config.confirm_faces:
-                seen[i] = track._replace(track=next_id, faces=1, first=frame)
-                started.append(TrackKey(frame.camera, self._epoch, next_id))
-                next_id += 1
+        seen, started = self._believe(seen, state.next_id)
         given = [
             TrackedFace(track.track, track.faces - 1, faces[column])
             for track, column in zip(seen, (*columns, *born), strict=True)
             if track.track is not None
         ]
+        given.sort(key=lambda face: face.track)
         moves = motion.correct(motion.take(state.moves, rows), boxes[columns])
         moves = motion.join(moves, motion.start(boxes[born]))
         moves = motion.join(moves, motion.take(state.moves, lost))
         tracks = (*seen, *(state.tracks[row] for row in lost))
-        given.sort(key=lambda face: face.track)
-        return CameraTracks(frame.pts, next_id, moves, tracks), Tracked(
+        return CameraTracks(frame.pts, state.next_id + len(started), moves, tracks), Tracked(
             frame, tuple(given), started=tuple(started), ended=tuple(ended)
         )
+
+    def _believe(
+        self, seen: list[Following], next_id: int
+    ) -> tuple[list[Following], list[TrackKey]]:
+        """The tracks seen in a frame, with ids from `next_id` for those that have earned one now.
+
+        Ids are given here and not at the first face, so that what flickers uses none up.
+        """
+        believed: list[Following] = []
+        started: list[TrackKey] = []
+        for track in seen:
+            if track.track is None and track.faces >= self._config.confirm_faces:
+                key = TrackKey(track.last.camera, self._epoch, next_id + len(started))
+                started.append(key)
+                track = track._replace(track=key.track, faces=1, first=track.last)
+            believed.append(track)
+        return believed, started
 
     def _pass_time(self, state: CameraTracks, pts: float) -> tuple[CameraTracks, list[TrackEnd]]:
         """The camera's tracks as predicted for `pts`, without those that are over by then."""

@@ -240,6 +240,7 @@ def test_the_better_of_two_boxes_stays_and_neighbours_both_do() -> None:
 # --- properties ---
 
 coordinate = st.floats(0, 600, width=32)
+Scene = list[tuple[float, float, float, float]]
 scene = st.lists(
     st.lists(
         st.tuples(coordinate, coordinate, st.sampled_from([16.0, 24.0, 40.0]), st.floats(0.2, 1)),
@@ -258,7 +259,7 @@ def summary(tracked: Tracked) -> list[tuple[object, ...]]:
 @settings(max_examples=40, deadline=None)
 @given(scene=scene, seed=st.integers(0, 2**16))
 def test_any_scene_gives_sound_tracks_whatever_the_order_of_faces(
-    scene: list[list[tuple[float, float, float, float]]], seed: int
+    scene: list[Scene], seed: int
 ) -> None:
     random = np.random.default_rng(seed)
     one, other = stage(confirm_faces=2), stage(confirm_faces=2)
@@ -289,10 +290,10 @@ def test_any_scene_gives_sound_tracks_whatever_the_order_of_faces(
 @settings(max_examples=20, deadline=None)
 @given(first=scene, second=scene)
 def test_cameras_do_not_disturb_each_other(
-    first: list[list[tuple[float, float, float, float]]],
-    second: list[list[tuple[float, float, float, float]]],
+    first: list[Scene],
+    second: list[Scene],
 ) -> None:
-    def shown(tracker: TrackStage, camera: str, n: int, places: list) -> list[tuple[object, ...]]:
+    def shown(tracker: TrackStage, camera: str, n: int, places: Scene) -> list[tuple[object, ...]]:
         faces = tuple(face(*place) for place in places)
         return summary(tracker.process(Detections(frame_at(0.1 * n, n, camera), faces)))
 
@@ -340,7 +341,7 @@ def track_clip(
         for n, picture in enumerate(container.decode(video=0)):
             if n % stride or (only is not None and not any(n in part for part in only)):
                 continue
-            image = picture.to_ndarray(format="bgr24")
+            image = picture.to_ndarray(format="bgr24").astype(np.uint8, copy=False)
             assert picture.time is not None
             frame = Frame("clip", n, picture.time, 1.7e9 + picture.time, image)
             for tracked in tracker.process(detect.process([frame])[0]).faces:
