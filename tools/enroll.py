@@ -105,7 +105,7 @@ def _print(summary: EnrolmentSummary, place: str) -> None:
     console.print(table)
     console.print(
         Text(
-            f"photos: {summary.count('enrolled')} enrolled, {summary.count('known')} known already, "
-            f"{summary.count('refused')} refused; the gallery is {place}"
+            f"photos: {summary.count('enrolled')} enrolled, {summary.count('known')} known "
+            f"already, {summary.count('refused')} refused; the gallery is {place}"
         )
     )
