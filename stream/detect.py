@@ -130,7 +130,8 @@ def look(image: Image, region: Region, longest_side: int) -> View:
 
     Halving by averaging four pixels as long as the result stays large enough, then one bilinear
     step of less than two: unlike one large bilinear step it skips no pixel, so small faces do not
-    flicker, at a quarter of the cost of area interpolation or less. Raises RecordError for an empty region.
+    flicker, at a quarter of the cost of area interpolation or less. Raises RecordError for an
+    empty region.
     """
     height, width = image.shape[:2]
     x0, y0 = round(region[0] * width), round(region[1] * height)
