@@ -89,8 +89,8 @@ class QualityMean(Mean):
     matter. A source that goes below zero must be shifted by its pack; a negative number weighs
     nothing. power < 1 flattens, power > 1 sharpens: it belongs to the pack, because it depends on
     how the source spreads its numbers; .5 to 1.5 read alike for LightQNet and the training-free
-    score on degraded faces, and beyond 3 good frames are thrown away. When no observation of a track has any weight, the plain
-    mean is read instead.
+    score on degraded faces, and beyond 3 good frames are thrown away. When no observation of a
+    track has any weight, the plain mean is read instead.
     """
 
     name = "quality"
