@@ -7,6 +7,8 @@ The outputs of the residual stages are named stage1 ... stage5; see `STYLE_TENSO
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -64,7 +66,7 @@ class _Builder:
         return self.model()
 
     def add(
-        self, kind: str, inputs: list[str], shape: Shape, name: str = "", **attributes: object
+        self, kind: str, inputs: list[str], shape: Shape, name: str = "", **attributes: Any
     ) -> None:
         self.value = name or f"{kind.lower()}{len(self.nodes)}"
         self.shape = shape

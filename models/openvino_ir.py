@@ -12,6 +12,7 @@ import math
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -171,7 +172,7 @@ class _Converter:
                     f"converted here; known types are {KNOWN}"
                 )
 
-    def node(self, kind: str, layer: _Layer, inputs: list[str], **attributes: object) -> None:
+    def node(self, kind: str, layer: _Layer, inputs: list[str], **attributes: Any) -> None:
         self.nodes.append(helper.make_node(kind, inputs, [layer.name], layer.name, **attributes))
         self.values[layer.id] = layer.name
 

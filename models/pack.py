@@ -30,7 +30,11 @@ from .store import load_card, network
 
 __all__ = ["Pack", "load_card", "open_pack", "self_test_crop"]
 
-DETECTORS = {"centerface": CenterFace, "scrfd": Scrfd, "yunet": YuNet}
+DETECTORS: Mapping[str, Callable[..., Detector]] = {
+    "centerface": CenterFace,
+    "scrfd": Scrfd,
+    "yunet": YuNet,
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ nothing is installed, and no code of the archive runs.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import os
 import re
@@ -33,6 +34,16 @@ from .store import (
     verify_file,
     written_whole,
 )
+
+GROUP_PHOTO = ArchiveMember(
+    package="insightface",
+    version="2.1",
+    kind="wheel",
+    archive_sha256="dcd58ee79d99d689572477315f3149353afd65a36dc575f597cbb217a7bde399",
+    archive_bytes=1169452,
+    member="insightface/data/images/t1.jpg",
+)
+"""A photograph of six people, for the demo and tests; no licence of its own is recorded."""
 
 
 class Progress(NamedTuple):
@@ -106,6 +117,12 @@ def fetch_member(
     if not _is_whole(target, spec):
         _take_member(source, spec, target, progress or _silent)
     return target
+
+
+def fetch_group_photo(progress: OnProgress | None = None) -> Path:
+    """The photograph of six people (`GROUP_PHOTO`), in the user's cache; as `fetch_member`."""
+    digest = "47f682e945b659f93a9e490b9c9c4a2a864abe64dace9e1a2893845ddfd69489"
+    return fetch_member(GROUP_PHOTO, digest, 128824, progress)
 
 
 def _silent(progress: Progress) -> None:
@@ -290,7 +307,7 @@ def _reason(said: str) -> str:
 def _from_insightface(card: Card, zoo: str, report: OnProgress) -> None:
     """Let the insightface package bring its own pack, and keep the files that the card names."""
     try:
-        from insightface.utils.storage import ensure_available
+        storage = importlib.import_module("insightface.utils.storage")
     except ImportError as error:
         raise PullFailed(
             f"pack {card.name!r} comes through the insightface package, which cannot be imported "
@@ -304,7 +321,7 @@ def _from_insightface(card: Card, zoo: str, report: OnProgress) -> None:
         try:
             # It prints where it downloads to; stdout belongs to this program.
             with contextlib.redirect_stdout(sys.stderr):
-                ensure_available("models", zoo, root=str(folder))
+                storage.ensure_available("models", zoo, root=str(folder))
         except Exception as error:
             # Whatever its HTTP library raises; the type says enough, the text may hold addresses.
             raise PullFailed(

@@ -16,8 +16,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+FUSION = {"mean": "mean", "quality": "quality-weighted mean", "caface": "CAFace"}
 AS_JSON = typer.Option(False, "--json", help="Print JSON for scripts.")
-PACK = typer.Argument(metavar="PACK", help="Name of a pack, or path of a card.")
+PACK = typer.Argument(help="Name of a pack, or path of a card.")
 
 
 @app.command("list")
@@ -68,7 +69,7 @@ def pull_pack(pack: str = PACK) -> None:
             nonlocal seen
             if step.step != seen:
                 seen = step.step
-                bars.console.print(step.step, highlight=False)
+                bars.console.print(step.step, highlight=False, soft_wrap=True)
             bars.update(task, description=step.step, completed=step.done, total=step.total or None)
 
         paths = pull(pack, show)
@@ -171,7 +172,7 @@ def _facts(card: Card) -> dict[str, str]:
         "embedder": f"{card.embedder.dimension}-d from {crop} x {crop} px crops",
         "abstains": f"below {card.embedder.minimal_eye_distance:g} px between the eyes",
         "quality": quality.unit or quality.kind.replace("_", "-"),
-        "fusion": card.fusion.aggregator,
+        "fusion": FUSION[card.fusion.aggregator],
     }
     if card.decision is None:
         facts["decision"] = "not fitted: this pack can embed but not match"

@@ -1,0 +1,180 @@
+"""dlib's weight file: read strictly, and the ONNX built from it says what dlib says."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime  # type: ignore[import-untyped]
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from facestream import CorruptModelFile, MissingModelFile, PullFailed
+from facestream.models.align import warp_faces
+from facestream.models.dlib_graph import STYLE_TENSORS, build_dlib_graph
+from facestream.models.dlib_weights import Convolution, DlibNetwork, read_dlib_network
+from facestream.models.pack import Pack
+from facestream.models.pull import fetch_group_photo
+from facestream.models.store import locate
+
+Crops = npt.NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def weights(open_models: Pack) -> Path:
+    return locate(open_models.card, "dlib_weights")
+
+
+@pytest.fixture(scope="module")
+def network(weights: Path) -> DlibNetwork:
+    return read_dlib_network(weights)
+
+
+@pytest.fixture(scope="module")
+def session(network: DlibNetwork) -> onnxruntime.InferenceSession:
+    model = build_dlib_graph(network)
+    # The stages become outputs, so that their shapes can be looked at.
+    for name in STYLE_TENSORS:
+        model.graph.output.append(onnx.ValueInfoProto(name=name))
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+
+
+def embed(
+    session: onnxruntime.InferenceSession, network: DlibNetwork, crops: Crops
+) -> npt.NDArray[np.float32]:
+    """crops (N, 150, 150, 3) uint8 RGB -> (N, 128)."""
+    pixels = (crops.astype(np.float32) - np.array(network.mean, np.float32)) / np.float32(256)
+    result = session.run(["embedding"], {"input": pixels.transpose(0, 3, 1, 2)})[0]
+    return np.asarray(result)
+
+
+def ask_dlib(weights: Path, crops: Crops) -> npt.NDArray[np.float64]:
+    dlib = pytest.importorskip("dlib")
+    model = dlib.face_recognition_model_v1(str(weights))
+    return np.array([model.compute_face_descriptor(np.ascontiguousarray(c)) for c in crops])
+
+
+def crops_of(pack: Pack, path: Path) -> Crops:
+    """Aligned RGB crops of every face of a picture."""
+    picture = np.asarray(cv2.imread(str(path)), np.uint8)
+    landmarks = pack.detector.detect([picture])[0].landmarks
+    return warp_faces(picture, landmarks, pack.embedder.template)[..., ::-1]
+
+
+def test_the_file_holds_the_29_layer_resnet(network: DlibNetwork) -> None:
+    filters = [layer for layer in network.layers if isinstance(layer, Convolution)]
+    assert len(filters) == 29
+    assert network.side == 150
+    assert network.mean == pytest.approx((122.782, 117.001, 104.298))
+    assert filters[0].weights.shape == (32, 3, 7, 7)
+    # Convolutions that halve the picture have no padding.
+    assert all(f.padding == (0, 0) for f in filters if f.stride == (2, 2))
+
+
+def test_random_pictures_give_dlibs_output(
+    session: onnxruntime.InferenceSession, network: DlibNetwork, weights: Path
+) -> None:
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 256, (2, 150, 150, 3), dtype=np.uint8)
+    flat = np.stack([np.full((150, 150, 3), level, np.uint8) for level in (0, 255)])
+    crops = np.concatenate([noise, flat])
+    np.testing.assert_allclose(
+        embed(session, network, crops), ask_dlib(weights, crops), rtol=0, atol=1e-5
+    )
+
+
+def test_faces_of_the_group_photo_give_dlibs_output(
+    session: onnxruntime.InferenceSession,
+    network: DlibNetwork,
+    weights: Path,
+    open_models: Pack,
+) -> None:
+    try:
+        photo = fetch_group_photo()
+    except PullFailed as error:
+        pytest.skip(f"the registry's photograph is not in the cache: {error}")
+    crops = crops_of(open_models, photo)
+    assert len(crops) == 6
+    np.testing.assert_allclose(
+        embed(session, network, crops), ask_dlib(weights, crops), rtol=0, atol=1e-5
+    )
+
+
+def test_real_portraits_give_dlibs_output(
+    session: onnxruntime.InferenceSession,
+    network: DlibNetwork,
+    weights: Path,
+    open_models: Pack,
+    assets: Path,
+) -> None:
+    paths = sorted((assets / "london" / "gallery_neutral").glob("*.jpg"))[:4]
+    crops = np.concatenate([crops_of(open_models, path) for path in paths])
+    assert len(crops) >= 4
+    np.testing.assert_allclose(
+        embed(session, network, crops), ask_dlib(weights, crops), rtol=0, atol=1e-5
+    )
+
+
+def test_a_batch_gives_what_its_rows_give_alone(
+    session: onnxruntime.InferenceSession, network: DlibNetwork
+) -> None:
+    crops = np.random.default_rng(1).integers(0, 256, (3, 150, 150, 3), dtype=np.uint8)
+    alone = np.concatenate([embed(session, network, crop[None]) for crop in crops])
+    np.testing.assert_allclose(embed(session, network, crops), alone, rtol=0, atol=1e-6)
+
+
+def test_style_tensors_are_the_middle_stages(session: onnxruntime.InferenceSession) -> None:
+    feeds = {"input": np.zeros((2, 3, 150, 150), np.float32)}
+    shapes = [tensor.shape for tensor in session.run(list(STYLE_TENSORS), feeds)]
+    assert shapes == [(2, 64, 17, 17), (2, 128, 8, 8)]
+
+
+@pytest.fixture(scope="module")
+def head(weights: Path) -> bytes:
+    """Through the first convolution: every kind of field once, and short enough to cut often."""
+    return weights.read_bytes()[:30_000]
+
+
+@given(cut=st.integers(0, 29_999))
+@settings(max_examples=60, deadline=None)
+def test_a_truncated_file_is_named_with_its_offset(
+    tmp_path_factory: pytest.TempPathFactory, head: bytes, cut: int
+) -> None:
+    path = tmp_path_factory.mktemp("cut") / "cut.dat"
+    path.write_bytes(head[:cut])
+    with pytest.raises(CorruptModelFile, match=rf"cut\.dat: expected .* at byte \d+ of {cut}"):
+        read_dlib_network(path)
+
+
+@given(at=st.integers(0, 320), value=st.integers(0, 255))
+@settings(max_examples=20, deadline=None)
+def test_a_changed_header_is_an_error_or_still_a_network(
+    tmp_path_factory: pytest.TempPathFactory, weights: Path, at: int, value: int
+) -> None:
+    data = bytearray(weights.read_bytes())
+    data[at] = value
+    path = tmp_path_factory.mktemp("changed") / "changed.dat"
+    path.write_bytes(data)
+    try:
+        network = read_dlib_network(path)
+        build_dlib_graph(network)
+    except CorruptModelFile as error:
+        assert "\n" not in str(error)
+
+
+def test_trailing_bytes_and_other_files_are_refused(tmp_path: Path, weights: Path) -> None:
+    longer = tmp_path / "longer.dat"
+    longer.write_bytes(weights.read_bytes() + b"x")
+    with pytest.raises(CorruptModelFile, match="expected the end of the file at byte 22466066"):
+        read_dlib_network(longer)
+    with pytest.raises(CorruptModelFile, match="version of the loss layer"):
+        read_dlib_network(Path(sys.executable))
+    with pytest.raises(MissingModelFile, match="no such file"):
+        read_dlib_network(tmp_path / "none.dat")

@@ -1,0 +1,220 @@
+"""Loading packs: the default and the better one on real faces, InsightFace's on tiny networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+import yaml
+from onnx import ModelProto, helper
+
+from facestream import CorruptModelFile, MissingModelFile, ModelError
+from facestream.models.align import warp_faces
+from facestream.models.card import IdaSpec, SelfTestSpec, read_card
+from facestream.models.pack import Pack, open_pack, self_test_crop
+from facestream.models.store import CARDS
+
+Floats = npt.NDArray[np.float32]
+BuildNetwork = Callable[..., ModelProto]
+
+
+def embed_portraits(pack: Pack, folder: Path, count: int) -> Floats:
+    """Unit embeddings (count, C) of the best face of each portrait."""
+    found = []
+    for path in sorted(folder.glob("*.jpg"))[:count]:
+        picture = np.asarray(cv2.imread(str(path)), np.uint8)
+        landmarks = pack.detector.detect([picture])[0].landmarks[:1]
+        crops = warp_faces(picture, landmarks, pack.consumers["embedder"])
+        found.append(pack.embedder.embed(crops).embeddings[0])
+    embeddings = np.stack(found)
+    return np.asarray(embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("name", ["open_models", "omz_models"])
+def test_the_same_person_is_clearly_above_different_people(
+    name: str, request: pytest.FixtureRequest, assets: Path
+) -> None:
+    pack: Pack = request.getfixturevalue(name)
+    gallery = embed_portraits(pack, assets / "london" / "gallery_neutral", 16)
+    probes = embed_portraits(pack, assets / "london" / "probe_smiling", 16)
+    cosines = probes @ gallery.T
+    genuine = np.diag(cosines)
+    impostor = cosines[~np.eye(16, dtype=bool)]
+    assert genuine.mean() > impostor.mean() + 3 * impostor.std()
+    # Everybody is their own best match, but for one person at most.
+    assert (cosines.argmax(axis=1) == np.arange(16)).sum() >= 15
+
+
+@pytest.mark.parametrize("name", ["open_models", "omz_models"])
+def test_a_pack_has_what_its_card_says(name: str, request: pytest.FixtureRequest) -> None:
+    pack: Pack = request.getfixturevalue(name)
+    spec = pack.card.embedder
+    embedded = pack.embedder.embed(self_test_crop(spec.template.size)[None])
+    assert embedded.embeddings.shape == (1, spec.dimension)
+    assert embedded.styles.shape == (1, spec.style_channels, 2)
+    assert pack.consumers["embedder"] == pack.embedder.template
+    assert pack.consumers.get("quality") == pack.quality.template
+    assert pack.provider.startswith("onnxruntime")
+    assert pack.card.self_test is not None
+    if pack.anchors is not None:
+        assert pack.anchors.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(pack.anchors, axis=1), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["open_models", "omz_models"])
+def test_openvino_gives_the_same_embeddings(name: str, request: pytest.FixtureRequest) -> None:
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip("openvino is not installed: nothing to compare with")
+    pack: Pack = request.getfixturevalue(name)
+    other = open_pack(pack.card, backend="openvino")
+    crop = self_test_crop(pack.embedder.template.size)[None]
+    assert other.provider.startswith("openvino")
+    np.testing.assert_allclose(
+        other.embedder.embed(crop).embeddings,
+        pack.embedder.embed(crop).embeddings,
+        rtol=0,
+        atol=1e-4 * float(pack.embedder.embed(crop).norms[0]),
+    )
+
+
+def test_swapped_colours_fail_the_self_test(open_models: Pack) -> None:
+    card = open_models.card
+    swapped = dataclasses.replace(card.embedder, channel_order="BGR")
+    with pytest.raises(CorruptModelFile, match=r"pack 'open': the embedder's self-test is off by"):
+        open_pack(dataclasses.replace(card, embedder=swapped))
+
+
+def test_the_self_test_crop_is_the_same_everywhere() -> None:
+    crop = self_test_crop(150)
+    assert crop.shape == (150, 150, 3)
+    digest = hashlib.sha256(crop.tobytes()).hexdigest()
+    assert digest == "7cbefa8016cbdb3a7dda3310366f31e44e433e0060b6d145e5011c8183874938"
+
+
+def scrfd_network(build: BuildNetwork) -> ModelProto:
+    """Nine outputs as SCRFD's: scores, boxes and landmarks at strides 8, 16 and 32."""
+    random = np.random.default_rng(3)
+    nodes, outputs, weights = [], {}, {}
+    weights["shape_1"], weights["shape_4"], weights["shape_10"] = (
+        np.array([-1, width], np.int64) for width in (1, 4, 10)
+    )
+    for stride in (8, 16, 32):
+        for width in (1, 4, 10):
+            name = f"{stride}_{width}"
+            weights[f"w{name}"] = random.normal(0, 0.001, (2 * width, 3, stride, stride)).astype(
+                np.float32
+            )
+            nodes += [
+                helper.make_node("Conv", ["input", f"w{name}"], [f"c{name}"], strides=[stride] * 2),
+                helper.make_node("Transpose", [f"c{name}"], [f"t{name}"], perm=[2, 3, 0, 1]),
+                helper.make_node("Reshape", [f"t{name}", f"shape_{width}"], [f"r{name}"]),
+                helper.make_node("Sigmoid" if width == 1 else "Relu", [f"r{name}"], [name]),
+            ]
+            outputs[name] = ["rows", width]
+    return build(nodes, {"input": [1, 3, "height", "width"]}, outputs, weights)
+
+
+@pytest.fixture
+def tiny_pack(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    build_network: BuildNetwork,
+    make_embedder: BuildNetwork,
+) -> Callable[[str], Path]:
+    """Writes the card of an InsightFace pack over tiny networks of the same shape."""
+
+    def write(name: str) -> Path:
+        raw = yaml.safe_load((CARDS / f"{name}.yaml").read_text(encoding="utf-8"))
+        networks = {
+            "detector": scrfd_network(build_network),
+            "embedder": make_embedder(dimension=512, size=112),
+        }
+        for key, model in networks.items():
+            data = model.SerializeToString()
+            spec = raw["files"][key]
+            spec.update(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+            folder = tmp_path / "models" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / spec["file"]).write_bytes(data)
+        card = tmp_path / f"{name}.yaml"
+        card.write_text(yaml.safe_dump(raw), encoding="utf-8")
+        monkeypatch.setenv("FACESTREAM_MODELS", str(tmp_path / "models"))
+        monkeypatch.setenv("FACESTREAM_CACHE", str(tmp_path / "cache"))
+        return card
+
+    return write
+
+
+@pytest.mark.parametrize("name", ["buffalo_l", "antelopev2"])
+def test_insightface_packs_load_on_networks_of_their_shape(
+    name: str, tiny_pack: Callable[[str], Path]
+) -> None:
+    pack = open_pack(tiny_pack(name))
+    picture = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    assert len(pack.detector.detect([picture])) == 1
+    embedded = pack.embedder.embed(self_test_crop(112)[None])
+    assert embedded.embeddings.shape == (1, 512)
+    assert embedded.styles.shape == (1, 0, 2)
+    assert pack.anchors is None or pack.anchors.shape[1] == 512
+
+
+def test_another_network_under_the_right_name_is_refused(
+    tiny_pack: Callable[[str], Path],
+) -> None:
+    path = tiny_pack("buffalo_l")
+    card = read_card(path)
+    smaller = dataclasses.replace(card.embedder, dimension=128)
+    with pytest.raises(CorruptModelFile, match="expected embeddings"):
+        open_pack(dataclasses.replace(card, embedder=smaller))
+    odd = dataclasses.replace(card.embedder, style_tensors=("relu1",), style_channels=5)
+    with pytest.raises(CorruptModelFile, match="expected 5 style channels from relu1"):
+        open_pack(dataclasses.replace(card, embedder=odd))
+    wrong = SelfTestSpec(values=(1.0, 2.0))
+    with pytest.raises(CorruptModelFile, match="self-test is off"):
+        open_pack(dataclasses.replace(card, self_test=wrong))
+
+
+def test_anchors_lie_beside_the_card_and_are_unit_vectors(
+    tiny_pack: Callable[[str], Path],
+) -> None:
+    path = tiny_pack("buffalo_l")
+    ida = IdaSpec(anchors="buffalo_l.anchors.npy", anchor_version="1", k=2, tau=0.1)
+    card = dataclasses.replace(read_card(path), ida=ida)
+    with pytest.raises(MissingModelFile, match=r"needs buffalo_l\.anchors\.npy beside its card"):
+        open_pack(card)
+    anchors = np.random.default_rng(0).normal(size=(5, 512))
+    anchors /= np.linalg.norm(anchors, axis=1, keepdims=True)
+    np.save(path.parent / ida.anchors, anchors.astype(np.float16))
+    loaded = open_pack(card).anchors
+    assert loaded is not None
+    assert loaded.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(loaded, axis=1), 1.0, atol=1e-6)
+    np.testing.assert_allclose(loaded, anchors, atol=1e-3)
+    for bad, message in (
+        (anchors[:, :7], r"expected anchors \(A, 512\), got \(5, 7\)"),
+        (anchors * 2, "must be unit vectors"),
+    ):
+        np.save(path.parent / ida.anchors, bad)
+        with pytest.raises(CorruptModelFile, match=message):
+            open_pack(card)
+    (path.parent / ida.anchors).write_bytes(b"text")
+    with pytest.raises(CorruptModelFile, match=r"not an \.npy file"):
+        open_pack(card)
+
+
+def test_a_pack_that_is_not_here_names_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACESTREAM_CACHE", str(tmp_path))
+    monkeypatch.delenv("FACESTREAM_MODELS", raising=False)
+    with pytest.raises(MissingModelFile, match="`facestream models pull open`"):
+        open_pack("open")
+    with pytest.raises(ModelError, match="no model pack 'opne'"):
+        open_pack("opne")
