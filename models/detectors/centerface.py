@@ -8,7 +8,7 @@ import numpy as np
 
 from ..inference import FaceBoxes, Floats, Image, Session
 from ..pixels import PixelFormat
-from .batching import Candidates, detect_batches, expect_shapes, probe, probe_cells
+from .batching import Candidates, choose_batch, detect_batches, expect_shapes, probe, probe_cells
 
 _STRIDE = 4
 
@@ -23,12 +23,20 @@ class CenterFace:
 
     _PIXELS = PixelFormat(channel_order="RGB")
 
-    def __init__(self, session: Session, *, score: float = 0.35, overlap: float = 0.3) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        score: float = 0.35,
+        overlap: float = 0.3,
+        batch: int | None = None,
+    ) -> None:
         """session: the network with free batch, height and width (`free_shapes(spatial=True)`).
 
         Its outputs come in the order heat map (N, 1, H/4, W/4), scale and offset (N, 2, ...),
         landmarks (N, 10, ...). score: smallest score by default; overlap: intersection over union
-        above which the lesser of two faces is dropped. Raises CorruptModelFile for another network.
+        above which the lesser of two faces is dropped; batch: pictures per run at most (see
+        `choose_batch`). Raises CorruptModelFile for another network.
         """
         side = probe_cells(_STRIDE)
         expect_shapes(
@@ -39,12 +47,17 @@ class CenterFace:
         self._session = session
         self._score = score
         self._overlap = overlap
+        self._batch = choose_batch(session, batch)
 
     def detect(self, images: Sequence[Image], *, score: float | None = None) -> list[FaceBoxes]:
         """One FaceBoxes per (H, W, 3) uint8 BGR picture; pictures may differ in size."""
         least = self._score if score is None else score
         return detect_batches(
-            images, self._PIXELS, lambda batch: self._forward(batch, least), self._overlap
+            images,
+            self._PIXELS,
+            lambda batch: self._forward(batch, least),
+            self._overlap,
+            self._batch,
         )
 
     def _forward(self, batch: Floats, least: float) -> Candidates:

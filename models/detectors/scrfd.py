@@ -9,7 +9,7 @@ import numpy as np
 from ... import CorruptModelFile
 from ..inference import FaceBoxes, Floats, Image, Session
 from ..pixels import PixelFormat
-from .batching import Candidates, detect_batches, probe, probe_cells
+from .batching import Candidates, choose_batch, detect_batches, probe, probe_cells
 
 _STRIDES = (8, 16, 32)
 _ANCHORS = 2
@@ -28,11 +28,19 @@ class Scrfd:
 
     _PIXELS = PixelFormat(channel_order="RGB", mean=(127.5,) * 3, std=(128.0,) * 3)
 
-    def __init__(self, session: Session, *, score: float = 0.5, overlap: float = 0.4) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        score: float = 0.5,
+        overlap: float = 0.4,
+        batch: int | None = None,
+    ) -> None:
         """session: the network with free height and width; the nine outputs may have any order.
 
         score: smallest score by default; overlap: intersection over union above which the lesser
-        of two faces is dropped. Raises CorruptModelFile for another network.
+        of two faces is dropped; batch: pictures per run at most (see `choose_batch`), where the
+        export allows it. Raises CorruptModelFile for another network.
         """
         outputs = probe(session, "SCRFD")
         self._names: dict[tuple[int, str], str] = {}
@@ -46,7 +54,8 @@ class Scrfd:
                         f"picture, got {[output.shape for output in outputs.values()]}"
                     )
                 self._names[stride, kind] = fitting[0]
-        self._batched = all(outputs[name].ndim == 3 for name in self._names.values())
+        batched = all(outputs[name].ndim == 3 for name in self._names.values())
+        self._batch = choose_batch(session, batch) if batched else 1
         self._session = session
         self._score = score
         self._overlap = overlap
@@ -59,7 +68,7 @@ class Scrfd:
             self._PIXELS,
             lambda batch: self._forward(batch, least),
             self._overlap,
-            together=self._batched,
+            self._batch,
         )
 
     def _forward(self, batch: Floats, least: float) -> Candidates:

@@ -9,7 +9,7 @@ import numpy as np
 from ... import CorruptModelFile
 from ..inference import FaceBoxes, Floats, Image, Session
 from ..pixels import PixelFormat
-from .batching import Candidates, detect_batches, expect_shapes, probe, probe_cells
+from .batching import Candidates, choose_batch, detect_batches, expect_shapes, probe, probe_cells
 
 _STRIDES = (8, 16, 32)
 _CHANNELS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
@@ -24,13 +24,20 @@ class YuNet:
 
     _PIXELS = PixelFormat(channel_order="BGR")
 
-    def __init__(self, session: Session, *, score: float = 0.6, overlap: float = 0.3) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        score: float = 0.6,
+        overlap: float = 0.3,
+        batch: int | None = None,
+    ) -> None:
         """session: the network with free batch, height and width.
 
         Its outputs are cls_S (N, cells, 1), obj_S, bbox_S (.., 4) and kps_S (.., 10) for S in
         8, 16, 32, cells row by row. score: smallest score by default; overlap: intersection over
-        union above which the lesser of two faces is dropped. Raises CorruptModelFile for another
-        network.
+        union above which the lesser of two faces is dropped; batch: pictures per run at
+        most (see `choose_batch`). Raises CorruptModelFile for another network.
         """
         wanted = {f"{kind}_{stride}" for kind in _CHANNELS for stride in _STRIDES}
         if not wanted <= set(session.outputs):
@@ -49,12 +56,17 @@ class YuNet:
         self._session = session
         self._score = score
         self._overlap = overlap
+        self._batch = choose_batch(session, batch)
 
     def detect(self, images: Sequence[Image], *, score: float | None = None) -> list[FaceBoxes]:
         """One FaceBoxes per (H, W, 3) uint8 BGR picture; pictures may differ in size."""
         least = self._score if score is None else score
         return detect_batches(
-            images, self._PIXELS, lambda batch: self._forward(batch, least), self._overlap
+            images,
+            self._PIXELS,
+            lambda batch: self._forward(batch, least),
+            self._overlap,
+            self._batch,
         )
 
     def _forward(self, batch: Floats, least: float) -> Candidates:

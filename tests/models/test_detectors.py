@@ -76,7 +76,7 @@ def centerface(build_network) -> CenterFace:
         outputs[name] = ["batch", count, "rows", "columns"]
         first += count
     model = build_network(net.nodes, PICTURES, outputs, net.weights)
-    return CenterFace(open_session(model.SerializeToString()))
+    return CenterFace(open_session(model.SerializeToString()), batch=8)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def yunet(build_network) -> YuNet:
             outputs[name] = ["batch", f"cells_{stride}", count]
             first += count
     model = build_network(net.nodes, PICTURES, outputs, net.weights)
-    return YuNet(open_session(model.SerializeToString()))
+    return YuNet(open_session(model.SerializeToString()), batch=8)
 
 
 def paint_scrfd(build_network, *, batched: bool) -> Scrfd:
@@ -111,7 +111,7 @@ def paint_scrfd(build_network, *, batched: bool) -> Scrfd:
                 outputs[name] = [f"cells_{stride}", count]
     pictures = PICTURES if batched else {"input": [1, 3, "height", "width"]}
     model = build_network(net.nodes, pictures, outputs, net.weights)
-    return Scrfd(open_session(model.SerializeToString()))
+    return Scrfd(open_session(model.SerializeToString()), batch=8)
 
 
 @pytest.fixture
@@ -221,6 +221,24 @@ def test_faces_are_sorted_and_do_not_overlap(detector):
     assert overlaps(faces.boxes).max() <= 0.4 + 1e-5
 
 
+@pytest.mark.parametrize("batch, runs", [(None, [1] * 5), (1, [1] * 5), (2, [2, 2, 1]), (8, [5])])
+def test_pictures_run_one_by_one_on_a_processor_unless_asked(yunet, batch, runs):
+    """On a CPU a batch is slower per picture than single runs, so it is not the default there."""
+    seen = []
+
+    class Counting:
+        inputs, outputs, provider = yunet._session.inputs, yunet._session.outputs, "some CPU"
+
+        def run(self, feeds):
+            seen.append(len(feeds["input"]))
+            return yunet._session.run(feeds)
+
+    detector = YuNet(Counting(), batch=batch)
+    seen.clear()  # the probe at loading
+    detector.detect([black()] * 5)
+    assert seen == runs
+
+
 def overlaps(boxes: np.ndarray) -> np.ndarray:
     """Intersection over union of every pair of different boxes."""
     low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
@@ -291,14 +309,14 @@ def portraits(assets) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def real_yunet(assets) -> YuNet:
-    return YuNet(open_session(assets / "models" / "yunet_n_dynamic.onnx"))
+    return YuNet(open_session(assets / "models" / "yunet_n_dynamic.onnx"), batch=8)
 
 
 @pytest.fixture(params=["centerface", "yunet"])
 def real_detector(request):
     if request.param == "yunet":
         return request.getfixturevalue("real_yunet")
-    return request.getfixturevalue("open_models").detector
+    return CenterFace(request.getfixturevalue("open_models").detector._session, batch=8)
 
 
 def test_one_face_per_portrait_with_landmarks_in_order(real_detector, portraits):
