@@ -122,8 +122,10 @@ class TrainingFreeQuality:
     of noise and compression; 2 squared grey levels keep the rounding of nearly flat crops from
     counting as detail.
 
-    The constants follow how the cosine of genuine pairs falls when faces are shrunk or blurred.
-    Compression leaves edges sharp and shows in the detector's score alone; pose is seen by none.
+    The constants follow how the cosine of genuine pairs falls when faces are shrunk or blurred:
+    rank correlation with that cosine 0.76 and 0.65 on 25 people (LightQNet 0.68 and 0.74). Weak
+    where edges stay sharp: compression 0.22 and noise 0.10 (0.77 and 0.79), which lower the
+    detector's score alone. Darkness is not seen, nor is pose. Prefer a quality network.
     """
 
     template: AlignTemplate | None = ARCFACE_112
