@@ -184,3 +184,19 @@ def test_checksums_are_those_of_sha256(tmp_path: Path) -> None:
     assert store.checksum(path) == digest
     spec = FileSpec("file", digest, len(data), load_card("open").files["dlib_weights"].source, "")
     check_file(path, spec, "")
+
+
+def test_installed_packages_may_carry_packs(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    write_card(site / "carried_pack", "carried", {"detector": b"d", "embedder": b"e"})
+    (site / "carried_pack" / "__init__.py").touch()
+    (site / "carried_pack" / "detector.onnx").write_bytes(b"d")
+    info = site / "carried_pack-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: carried-pack\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[facestream.packs]\ncarried = carried_pack\n")
+    monkeypatch.syspath_prepend(str(site))
+    card = load_card("carried")
+    assert verify_file(card, "detector") == site / "carried_pack" / "detector.onnx"
