@@ -216,6 +216,8 @@ class _Pairing:
         self._moves = state.moves
         self._last = np.array([track.box for track in state.tracks]).reshape(-1, 4)
         unseen = np.array([track.unseen for track in state.tracks])
+        self._free_tracks = np.ones(len(state.tracks), dtype=np.bool_)
+        self._free_faces = np.ones(len(boxes), dtype=np.bool_)
         self._resize = np.minimum(RESIZE + RESIZE_PER_SECOND * unseen, RESIZE_MOST)
 
     def match(self, tracks: Mask, faces: Mask, far: float) -> None:
@@ -235,8 +237,8 @@ class _Pairing:
     def _match(
         self, tracks: Mask, faces: Mask, expected: Doubles, limit: Doubles, least_iou: float
     ) -> None:
-        rows = np.setdiff1d(np.flatnonzero(tracks), self.rows)
-        columns = np.setdiff1d(np.flatnonzero(faces), self.columns)
+        rows = np.flatnonzero(tracks & self._free_tracks)
+        columns = np.flatnonzero(faces & self._free_faces)
         if not (len(rows) and len(columns)):
             return
         boxes, expected = self._boxes[columns], expected[rows]
@@ -248,6 +250,8 @@ class _Pairing:
         first, second = motion.assign(step / scale + resize, allowed, REFUSAL)
         self.rows += rows[first].tolist()
         self.columns += columns[second].tolist()
+        self._free_tracks[rows[first]] = False
+        self._free_faces[columns[second]] = False
 
 
 def distinct(faces: tuple[Face, ...]) -> tuple[Face, ...]:
@@ -272,4 +276,6 @@ def _boxes(faces: tuple[Face, ...]) -> Doubles:
 
 def _rest(count: int, taken: Indices) -> Indices:
     """Those of range(count) that are not taken."""
-    return np.setdiff1d(np.arange(count), taken)
+    free = np.ones(count, dtype=np.bool_)
+    free[taken] = False
+    return np.flatnonzero(free)
