@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from .. import SourceCorrupt, SourceError, SourceMissing, SourceUnreachable
 from ..configs.schema import CameraConfig
 from .hardware import accelerator
+from .memory import keep_picture_memory
 from .records import Frame, Image
 from .redact import redact
 from .timing import Timeline
@@ -247,10 +248,11 @@ def picture(frame: VideoFrame) -> Image:
 
 
 class DecodingRates(NamedTuple):
-    """Frames per second of one clip decoded to BGR: by PyAV's own best loop, and by this source.
+    """One clip decoded to BGR by PyAV's own best loop (bare) and by this source.
 
-    Both are medians; ratio is the median of source / bare over pairs of neighbouring runs, which a
-    busy machine disturbs less. 1 means that reading through this module costs nothing.
+    bare, source: frames per second of wall-clock time, medians. ratio: CPU time of the bare loop
+    over that of the source, each at its best, which other work on the machine disturbs least;
+    1 means that reading through this module costs nothing.
     """
 
     bare: float
@@ -263,28 +265,39 @@ def measure_decoding(path: Path, repeats: int = 3) -> DecodingRates:
 
     Raises SourceError if the file does not open.
     """
-    ours, bare = [], []
+    keep_picture_memory()
+    runs: dict[Callable[[Path], int], list[_Run]] = {_read_ours: [], _read_bare: []}
     for _ in range(repeats):
-        ours.append(_rate_of_source(path))
-        bare.append(_rate_of_pyav(path))
-    ratios = [mine / best for mine, best in zip(ours, bare, strict=True)]
-    return DecodingRates(median(bare), median(ours), median(ratios))
+        for loop, seen in runs.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            count = loop(path)
+            seen.append(_Run(count / (time.perf_counter() - wall), time.process_time() - cpu))
+    ours, bare = runs[_read_ours], runs[_read_bare]
+    return DecodingRates(
+        bare=median(run.fps for run in bare),
+        source=median(run.fps for run in ours),
+        ratio=min(run.cpu for run in bare) / min(run.cpu for run in ours),
+    )
 
 
-def _rate_of_pyav(path: Path) -> float:
-    started, count = time.perf_counter(), 0
+class _Run(NamedTuple):
+    fps: float
+    cpu: float
+
+
+def _read_bare(path: Path) -> int:
+    count = 0
     with av.open(str(path), "r") as container:
         container.streams.video[0].thread_type = "AUTO"
         for frame in container.decode(video=0):
             frame.to_ndarray(format="bgr24", threads=1)
             count += 1
-    return count / (time.perf_counter() - started)
+    return count
 
 
-def _rate_of_source(path: Path) -> float:
+def _read_ours(path: Path) -> int:
     config = CameraConfig(name="bench", url=str(path), mode="recorded")
-    started = time.perf_counter()
     source = VideoSource(config, live=False, timeline=Timeline(live=False), dropped=Counter())
     count = sum(1 for _ in source)
     source.close()
-    return count / (time.perf_counter() - started)
+    return count

@@ -19,6 +19,7 @@ import msgspec
 from .. import ConfigError, FacestreamError, SourceError, SourceMissing, SourceUnreachable
 from ..configs.schema import CameraConfig
 from .decode import SourceStalled
+from .memory import keep_picture_memory
 from .records import Frame
 from .redact import redact
 from .source import Source, check_camera, is_live, open_source
@@ -281,6 +282,7 @@ class Feeds:
         """
         for reader in self._readers:
             check_camera(reader.config)
+        keep_picture_memory()
         try:
             for reader in self._readers:
                 if not reader.live:
