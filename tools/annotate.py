@@ -16,7 +16,7 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from ..stream.events import AnyEvent, DecisionEvent
-from ..stream.records import Face, Frame, Image, Template, Tracked
+from ..stream.records import Frame, Image, Template, Tracked
 from ..stream.watcher import Label, SourceInfo
 from .palette import Palette
 from .summary import clock
@@ -58,9 +58,7 @@ class AnnotatedVideo:
             file = _File(path, width - width % 2, height - height % 2, frame.pts)
             self._files[frame.camera] = file
         picture, scale, offset = fit(frame.image, file.width, file.height)
-        for face in tracked.faces:
-            label = labels.get(face.track, Label(None, False, None))
-            draw_face(picture, face.face, label, self._palette, scale, offset)
+        draw_faces(picture, tracked, labels, self._palette, scale, offset)
         draw_caption(picture, f"{frame.camera}  {clock(frame.pts)}")
         file.write(picture, frame.pts)
 
@@ -138,27 +136,64 @@ def text_of(label: Label) -> str:
     return label.identity if label.score is None else f"{label.identity} {label.score:.2f}"
 
 
-def draw_face(
+Area = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in px."""
+
+
+def draw_faces(
     picture: Image,
-    face: Face,
-    label: Label,
+    tracked: Tracked,
+    labels: Mapping[int, Label],
     palette: Palette,
     scale: float = 1.0,
     offset: tuple[int, int] = (0, 0),
 ) -> None:
-    """Draw a face's box and its label, above the box or wherever there is room, in place."""
-    height, width = picture.shape[:2]
-    x0, y0, x1, y1 = (round(float(v)) for v in face.box * scale + np.tile(offset, 2))
-    colour = _bgr(palette.of(label.identity, label.decided))
+    """Draw boxes and labels of a frame's faces in place, small (far) faces first."""
+    height = picture.shape[0]
     thick = 2 if height >= 400 else 1
-    cv2.rectangle(picture, (x0, y0), (x1, y1), (24, 24, 24), thick + 2, cv2.LINE_AA)
-    cv2.rectangle(picture, (x0, y0), (x1, y1), colour, thick, cv2.LINE_AA)
-    plate = _plate(text_of(label), colour, _text_size(height))
-    high, wide = plate.shape[:2]
-    top = y0 - high - thick
-    if top < 0:
-        top = min(y1 + thick, height - high)
-    _stamp(picture, plate, min(max(0, x0 - thick + 1), width - wide), max(0, top))
+    plates: list[tuple[Area, Image]] = []
+    for tracked_face in sorted(tracked.faces, key=lambda f: f.face.height):
+        label = labels.get(tracked_face.track, Label(None, False, None))
+        colour = _bgr(palette.of(label.identity, label.decided))
+        box = tracked_face.face.box * scale + np.tile(offset, 2)
+        x0, y0, x1, y1 = (round(float(v)) for v in box)
+        cv2.rectangle(picture, (x0, y0), (x1, y1), (24, 24, 24), thick + 2, cv2.LINE_AA)
+        cv2.rectangle(picture, (x0, y0), (x1, y1), colour, thick, cv2.LINE_AA)
+        plates.append(((x0, y0, x1, y1), _plate(text_of(label), colour, _text_size(height))))
+    taken: list[Area] = []
+    for area, plate in reversed(plates):  # near faces choose their place first
+        place = place_plate(area, plate.shape, picture.shape, taken, thick)
+        taken.append(place)
+        _stamp(picture, plate, place[0], place[1])
+
+
+def place_plate(
+    box: Area, plate: tuple[int, ...], picture: tuple[int, ...], taken: list[Area], gap: int
+) -> Area:
+    """Where a label goes: above its box, below it, or beside it, inside the picture and free.
+
+    plate and picture are shapes (height, width, ...); taken are the labels placed already. With no
+    free place it goes to the first one.
+    """
+    high, wide = plate[:2]
+    x0, y0, x1, y1 = box
+    choices = [(x0 - gap + 1, y0 - high - gap), (x0 - gap + 1, y1 + gap)]
+    choices += [(x1 + gap, y0), (x0 - wide - gap, y0), (x1 - wide, y0 - 2 * high - gap)]
+    areas = []
+    for left, top in choices:
+        x = min(max(0, left), max(0, picture[1] - wide))
+        y = min(max(0, top), max(0, picture[0] - high))
+        areas.append((top, (x, y, x + wide, y + high)))
+    free = [
+        area
+        for top, area in areas
+        if top == area[1] and not any(_overlap(area, other) for other in taken)
+    ]
+    return free[0] if free else areas[0][1]
+
+
+def _overlap(one: Area, other: Area) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def draw_caption(picture: Image, text: str) -> None:

@@ -184,9 +184,9 @@ class LiveTable:
 
 def sighting_line(s: Sighting) -> str:
     """One finished sighting as a plain line."""
-    score = "" if s.score is None else f", best score {s.score:.3f}"
-    if s.threshold is not None:
-        score += f" (threshold {s.threshold:.3f})"
+    score = ""
+    if s.score is not None and s.threshold is not None:
+        score = f", score {s.score:.3f} (threshold {s.threshold:.3f})"
     return f"{s.camera} track {s.track}: {s.who}, {clock(s.first)}-{clock(s.last)}{score}"
 
 

@@ -34,12 +34,16 @@ class Picture(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """A piece of a timeline lane: x and width in permille of the span, colour, and its tooltip."""
+    """A piece of a timeline lane: x and width in permille of the span, colour, tooltip.
+
+    decided: whether it was named or called unknown by then.
+    """
 
     x: float
     width: float
     colour: str
     title: str
+    decided: bool
 
 
 class Lane(NamedTuple):
@@ -227,7 +231,7 @@ class ReportPage:
             x = 1000 * (start - first) / (last - first)
             width = max(2.0, 1000 * (end - start) / (last - first))
             title = f"{name}, track {s.track}: {clock(start)} to {clock(end)}"
-            bars.append(Bar(x, width, self._palette.of(identity, decided), title))
+            bars.append(Bar(x, width, self._palette.of(identity, decided), title, decided))
         return bars
 
     def _card(self, s: Sighting, scale: Scale) -> dict[str, object]:

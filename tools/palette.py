@@ -8,7 +8,7 @@ COLOURS = (
     "#56b4e9", "#e69f00", "#2fbf8f", "#cc79a7", "#f0e442", "#5b8def", "#e8743b", "#9fd356",
 )  # fmt: skip
 """Okabe-Ito, with its dark blue, green and vermilion lightened to stand out on dark video."""
-UNKNOWN = "#c8ccd2"
+UNKNOWN = "#b6bcc4"
 UNDECIDED = "#8b929c"
 
 

@@ -1,0 +1,168 @@
+"""The live table and the events file, fed with a short run."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+import pytest
+from rich.console import Console
+
+from facestream.stream.events import (
+    AnyEvent,
+    CameraState,
+    CandidateScore,
+    SightingEnded,
+    SightingStarted,
+)
+from facestream.stream.records import Face, Frame, Tracked, TrackedFace
+from facestream.stream.watcher import Label, SourceInfo, Watcher
+from facestream.tools.events_file import EventsFile
+from facestream.tools.live import LiveTable, closing_lines
+from facestream.tools.summary import Summary
+
+START = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
+
+
+def started(camera: str, track: int, pts: float) -> SightingStarted:
+    at = START + timedelta(seconds=pts)
+    return SightingStarted(
+        id=f"s{camera}{track}", camera=camera, decided_at=at, track=track, frame=0, pts=pts,
+        captured_at=at,
+    )  # fmt: skip
+
+
+def ended(
+    camera: str,
+    track: int,
+    first: float,
+    last: float,
+    identity: str | None,
+    score: float | None,
+    reason: Literal["matched", "unknown", "too few frames", "no usable face"],
+) -> SightingEnded:
+    at = START + timedelta(seconds=last)
+    candidates = () if score is None else (CandidateScore(identity or "Ada", score, score),)
+    return SightingEnded(
+        id=f"e{camera}{track}", camera=camera, decided_at=at, track=track, frame=9, pts=last,
+        captured_at=at, identity=identity, score=score, cosine=score, threshold=0.43,
+        target_fpir=None, false_positive_probability=None, candidates=candidates, frames=20,
+        quality_min=None, quality_median=None, quality_max=None, evidence=(), pack="open",
+        gallery_version=1, started_at=START + timedelta(seconds=first), duration=last - first,
+        faces=25, reason=reason,
+    )  # fmt: skip
+
+
+STORY: list[AnyEvent] = [
+    started("cam1", 1, 3.2),
+    ended("cam1", 1, 3.2, 5.0, "Ada", 0.55, "matched"),
+    started("cam1", 2, 6.0),
+    started("cam2", 1, 6.5),
+    ended("cam1", 2, 6.0, 9.8, "Ada", 0.61, "matched"),
+    ended("cam2", 1, 6.5, 7.0, None, 0.2, "unknown"),
+    started("cam2", 2, 8.0),
+    ended("cam2", 2, 8.0, 8.2, None, None, "no usable face"),
+]
+
+
+def play(watcher: Watcher) -> None:
+    """Two cameras, one recorded and one live, with the story above."""
+    watcher.source(SourceInfo("cam1", "lobby.mp4", False, 64, 48, 25.0, 250, 10.0))
+    watcher.source(SourceInfo("cam2", "rtsp://camera/2", True, 64, 48, None, None, None))
+    image = np.zeros((48, 64, 3), np.uint8)
+    face = Face(np.array([1, 1, 9, 9], np.float32), np.zeros((5, 2), np.float32), 0.9)
+    for n, event in enumerate(STORY):
+        watcher.event(event, None)
+        frame = Frame("cam1", n, float(n), 1.7e9 + n, image)
+        tracked = Tracked(frame.ref, (TrackedFace(2, n, face),))
+        watcher.frame(frame, tracked, {2: Label("Ada", True, 0.5)})
+    watcher.event(
+        CameraState(
+            id="c", camera="cam1", decided_at=START, state="ended", detail="every frame was read",
+            frames=250, dropped={},
+        ),
+        None,
+    )  # fmt: skip
+    watcher.close()
+
+
+def test_closing_lines_name_everybody_once() -> None:
+    summary = Summary()
+    for event in STORY:
+        summary.add(event)
+    assert closing_lines(summary.sightings) == [
+        "Ada        seen 2x, 00:03.2-00:09.8, best score 0.610 (threshold 0.430), cam1",
+        "unknown    seen 1x, 00:06.5-00:07.0, best score 0.200 (threshold 0.430), cam2",
+        "undecided  seen 1x, 00:08.0-00:08.2, cam2",
+    ]
+    assert closing_lines([]) == ["Nobody was seen."]
+
+
+def test_plain_lines_where_there_is_no_terminal() -> None:
+    out = io.StringIO()
+    play(LiveTable(Console(file=out, width=60)))
+    text = out.getvalue()
+    assert "\x1b" not in text
+    assert text.splitlines() == [
+        "cam1: lobby.mp4 64x48, recorded",
+        "cam2: rtsp://camera/2 64x48, live",
+        "cam1 track 1: Ada, 00:03.2-00:05.0, score 0.550 (threshold 0.430)",
+        "cam1 track 2: Ada, 00:06.0-00:09.8, score 0.610 (threshold 0.430)",
+        "cam2 track 1: unknown, 00:06.5-00:07.0, score 0.200 (threshold 0.430)",
+        "cam2 track 2: no usable face, 00:08.0-00:08.2",
+        "cam1: ended, 250 frames. every frame was read",
+        *closing_lines_of_story(),
+    ]
+
+
+def closing_lines_of_story() -> list[str]:
+    summary = Summary()
+    for event in STORY:
+        summary.add(event)
+    return closing_lines(summary.sightings)
+
+
+@pytest.mark.parametrize("width", [30, 60, 120])
+def test_table_on_terminals_of_any_width(width: int) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=width, height=20, force_terminal=True, color_system=None)
+    table = LiveTable(console)
+    table.source(SourceInfo("cam1", "lobby.mp4", False, 64, 48, 25.0, 250, 10.0))
+    table.event(STORY[0], None)
+    table._drawn = 0.0  # the tenth of a second is over
+    table.event(STORY[1], None)
+    table.close()
+    text = out.getvalue()
+    assert "Ada" in text
+    assert "0 %" in text
+    assert ("threshold  " in text) == (width >= 76)
+
+
+def test_names_are_no_markup() -> None:
+    """Rich would read [red] as a style and fail on [/]."""
+    for terminal in (True, False):
+        out = io.StringIO()
+        table = LiveTable(Console(file=out, width=100, force_terminal=terminal, color_system=None))
+        table.event(ended("cam1", 1, 0.0, 1.0, "[red]Bo[/]", 0.5, "matched"), None)
+        table.close()
+        assert "[red]Bo[/]" in out.getvalue()
+
+
+def test_events_file_has_one_whole_event_a_line(tmp_path: Path) -> None:
+    """Also before `close`: lines are written as they come."""
+    file = EventsFile(tmp_path / "new")
+    file.event(STORY[0], None)
+    first = file.path.read_bytes()
+    assert first.endswith(b"\n")
+    assert first.count(b"\n") == 1
+    play(file)
+    file.close()
+    lines = file.path.read_bytes().splitlines()
+    assert len(lines) == 1 + len(STORY) + 1
+    decoder = msgspec.json.Decoder(AnyEvent)
+    events = [decoder.decode(line) for line in lines]
+    assert events[1:-1] == STORY
