@@ -158,7 +158,7 @@ class LiveTable:
         table.add_column("score", justify="right", no_wrap=True)
         if wide:
             table.add_column("threshold", justify="right", no_wrap=True)
-            table.add_column("frames", justify="right")
+            table.add_column("faces", justify="right")
         table.add_column("seen", no_wrap=True)
         newest = sorted(self._summary.sightings, key=lambda s: (not s.ended, s.last))[-_ROWS:]
         for s in newest:

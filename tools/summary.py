@@ -35,7 +35,8 @@ class Sighting:
     """One track from its first face to its last, as far as it is known now.
 
     Times first and last are seconds of the stream; captured_at is the wall clock (UTC) of the
-    first. score, cosine and false_positive_probability are the best candidate's.
+    first. faces counts the frames it was found in. score, cosine and false_positive_probability
+    are the best candidate's.
     """
 
     camera: str
@@ -107,6 +108,7 @@ class Summary:
         if sighting is None or sighting.ended:
             return
         sighting.last = max(sighting.last, pts)
+        sighting.faces = (sighting.faces or 0) + 1
         if label.score is None or (sighting.points and sighting.points[-1].score == label.score):
             return
         sighting.score = label.score
