@@ -8,6 +8,7 @@ The root package holds what every room shares: the version and the one exception
     │   ├── SourceMissing                  no such file, folder or device
     │   ├── SourceCorrupt                  opened, but it is not readable video
     │   └── SourceUnreachable              a camera or server does not answer
+    │       └── SourceStalled              it answered, then went silent (stream/decode)
     ├── ModelError                     4   a model pack cannot be used
     │   ├── UnknownPack                    no card of that name
     │   ├── MissingModelFile               the card names a file that is not on this machine
@@ -22,6 +23,7 @@ The root package holds what every room shares: the version and the one exception
     ├── JournalError                   6   the event journal cannot be written or read
     │   └── DiskFull                       nothing stored is lost; free space, start again
     ├── PublishError                   7   a socket cannot be opened (port in use, bad endpoint)
+    │   └── EventError                     a message is no event (stream/events)
     └── RecordError                    8   a record has wrong shapes (a bug; also a ValueError)
 
 A message says what was expected, what was got and what to do next. An interrupt (Ctrl-C) ends

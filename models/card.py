@@ -190,14 +190,14 @@ class DecisionSpec:
     """Smallest plain cosine."""
     target_fmr: float
     """False-match rate that both thresholds were set for."""
-    impostor_mean: float
-    """Mean IDA score of pairs of different people."""
-    impostor_std: float
-    """Standard deviation of the same."""
-    impostor_cosine_mean: float
-    """Mean cosine of pairs of different people."""
-    impostor_cosine_std: float
-    """Standard deviation of the same."""
+    impostor_centre: float
+    """Centre of the normal whose upper tail is that of IDA scores of different people."""
+    impostor_spread: float
+    """Standard deviation of that normal."""
+    impostor_cosine_centre: float
+    """The same for plain cosines."""
+    impostor_cosine_spread: float
+    """Standard deviation of that normal."""
     fitted_on: str
     """The faces, in words."""
 

@@ -173,7 +173,8 @@ class _Converter:
                 )
 
     def node(self, kind: str, layer: _Layer, inputs: list[str], **attributes: Any) -> None:
-        self.nodes.append(helper.make_node(kind, inputs, [layer.name], layer.name, **attributes))
+        node = helper.make_node(kind, inputs, [layer.name], layer.name, None, None, None, **attributes)
+        self.nodes.append(node)
         self.values[layer.id] = layer.name
 
     def operand(self, source: str) -> str:

@@ -176,9 +176,9 @@ def false_positive_probability(
 ) -> Doubles:
     """How likely a stranger's best score among `gallery` identities is at least this: 0..1.
 
-    1 - Phi(z)^G with z = (score - mean) / std, the normal tail of impostor scores as measured for
-    the model pack, G independent tries. An estimate that reads well before thresholds are fitted to
-    a gallery, not a fitted rate: real tails are heavier than normal. Raises RecordError unless
+    1 - Phi(z)^G with z = (score - mean) / std, the normal whose upper tail is that of the impostor
+    scores measured for the model pack, G independent tries. An estimate that reads well before
+    thresholds are fitted to a gallery, not a fitted rate: other people, other tails. Raises RecordError unless
     std > 0 and gallery >= 0.
     """
     if not std > 0.0 or gallery < 0:

@@ -213,9 +213,7 @@ class DecideStage:
     def _started(self, key: TrackKey, frame: FrameRef) -> SightingStarted:
         return SightingStarted(**self._common(key, frame, "started"))
 
-    def _ended(
-        self, end: TrackEnd, sighting: Sighting, found: TrackTemplate | None
-    ) -> Decided:
+    def _ended(self, end: TrackEnd, sighting: Sighting, found: TrackTemplate | None) -> Decided:
         reason: Literal["matched", "unknown", "too few frames", "no usable face"]
         if sighting.observations == 0:
             reason = "no usable face"

@@ -12,39 +12,22 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import msgspec
 import numpy as np
 
 from .. import EnrolmentRefused, GalleryEmpty
-from ..models.align import eye_distance, warp
+from ..models.align import eye_distance
 from ..models.card import Card
-from ..models.inference import Detector, FaceBoxes, Floats, Image
+from ..models.inference import Image
+from ..models.photo import PhotoFace, describe_face, find_faces, tallest_face
 from .gallery import Gallery
 from .gallery_records import normalise_name
 
 if TYPE_CHECKING:
     from ..models.pack import Pack
-
-LARGEST_VIEW = 960
-SMALLEST_VIEW = 320
-"""Longer side, in px, of the picture that the detector sees: photos are scaled into this range."""
-
-BORDER = 0.5
-"""Border for a second look, as a share of the photo's longer side."""
-
-FILLING = 0.5
-"""A face higher than this share of the view deserves a second look.
-
-Detectors miss faces that fill the picture, as in passport photos and aligned crops, or see several
-in one: of faces cropped at the box and shown 960 px tall, two in three or more gave extra boxes;
-inside a border, with either detector, none did.
-"""
-
-GREY = (127.0, 127.0, 127.0)
-"""Colour of that border."""
 
 BACKGROUND = 1 / 3
 """Faces lower than this share of the tallest one count as people in the background."""
@@ -140,12 +123,18 @@ class Enroller:
             return PhotoResult(source, name, "known")
         image = photo if isinstance(photo, np.ndarray) else _decode(content)
         face = self._only_face(image)
-        embedding, norm, quality = self._embed(image, face)
+        described = describe_face(self._pack, image, face)
+        least = self._rules.least_quality
+        if least is not None and described.quality < least:
+            unit = self._pack.quality.unit
+            raise EnrolmentRefused(
+                f"quality {described.quality:.3g}, at least {least:.3g} needed ({unit})"
+            )
         added = self._gallery.add_sample(
             name,
-            embedding,
-            norm=norm,
-            quality=quality,
+            described.embedding,
+            norm=described.norm,
+            quality=described.quality,
             pack=pack,
             embedder=self._embedder,
             source=source,
@@ -153,7 +142,7 @@ class Enroller:
             notes=notes,
         )
         status: Literal["enrolled", "known"] = "enrolled" if added else "known"
-        return PhotoResult(source, name, status, "", _height(face.box), quality)
+        return PhotoResult(source, name, status, "", face.height, described.quality)
 
     def enrol_folder(
         self,
@@ -189,57 +178,28 @@ class Enroller:
                 progress(len(results), len(photos), result)
         return EnrolmentSummary(_shown(str(path)), tuple(results))
 
-    def _only_face(self, image: Image) -> _Face:
+    def _only_face(self, image: Image) -> PhotoFace:
         """The face to enrol, in px of the photo. Raises EnrolmentRefused."""
         faces = find_faces(self._pack.detector, image)
-        if not len(faces.boxes):
+        face = tallest_face(faces)
+        if face is None:
             raise EnrolmentRefused("no face found")
         heights = faces.boxes[:, 3] - faces.boxes[:, 1]
-        tallest = int(heights.argmax())
-        near = int((heights >= BACKGROUND * heights[tallest]).sum())
+        near = int((heights >= BACKGROUND * face.height).sum())
         if near > 1 and not self._rules.largest:
             raise EnrolmentRefused(
                 f"{near} faces: one is needed (crop the photo or pass --largest)"
             )
         least = self._rules.smallest_face
-        if heights[tallest] < least:
-            raise EnrolmentRefused(
-                f"face {heights[tallest]:.0f} px tall, at least {least:.0f} needed"
-            )
-        apart = float(eye_distance(faces.landmarks[tallest]))
+        if face.height < least:
+            raise EnrolmentRefused(f"face {face.height:.0f} px tall, at least {least:.0f} needed")
+        apart = float(eye_distance(face.landmarks))
         least = self._pack.card.embedder.minimal_eye_distance
         if apart < least:
             raise EnrolmentRefused(
                 f"eyes {apart:.0f} px apart, at least {least:.0f} needed (too small or turned away)"
             )
-        return _Face(faces.boxes[tallest], faces.landmarks[tallest], float(faces.scores[tallest]))
-
-    def _embed(self, image: Image, face: _Face) -> tuple[Floats, float, float]:
-        """Embedding (C,), its norm, and quality. Raises EnrolmentRefused for too low a quality."""
-        crops = {
-            consumer: warp(image, face.landmarks, template)[None]
-            for consumer, template in self._pack.consumers.items()
-        }
-        embedded = self._pack.embedder.embed(crops["embedder"])
-        quality = self._pack.quality.score(
-            crops=crops.get("quality", crops["embedder"]),
-            embedded=embedded,
-            boxes=face.box[None],
-            scores=np.array([face.score], np.float32),
-        )
-        got, least = float(quality[0]), self._rules.least_quality
-        if least is not None and got < least:
-            unit = self._pack.quality.unit
-            raise EnrolmentRefused(f"quality {got:.4g}, at least {least:g} needed ({unit})")
-        return embedded.embeddings[0], float(embedded.norms[0]), got
-
-
-class _Face(NamedTuple):
-    """box (4,) and landmarks (5, 2) float32 px of the photo; detector score."""
-
-    box: Floats
-    landmarks: Floats
-    score: float
+        return face
 
 
 def embedder_version(card: Card) -> str:
@@ -251,20 +211,6 @@ def embedder_version(card: Card) -> str:
     sources = card.derived[key].sources if key in card.derived else (key,)
     sums = [card.files[source].sha256 for source in sources]
     return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
-
-
-def find_faces(detector: Detector, image: Image) -> FaceBoxes:
-    """The faces of a photo (H, W, 3) uint8 BGR of any size, in px of that photo, best first.
-
-    The photo is scaled so that its longer side is 320 to 960 px. When no face is found, or one
-    that fills the photo, it is looked at again inside a border.
-    """
-    faces = _look(detector, image, 0.0)
-    heights = faces.boxes[:, 3] - faces.boxes[:, 1]
-    if len(heights) and heights.max() <= FILLING * max(image.shape[:2]):
-        return faces
-    framed = _look(detector, image, BORDER)
-    return framed if len(framed.boxes) else faces
 
 
 def photos_of(path: Path, name: str | None = None) -> Iterator[tuple[Path, str]]:
@@ -321,32 +267,6 @@ def _decode(data: bytes) -> Image:
     return np.asarray(found, dtype=np.uint8)
 
 
-def _resize(image: Image, scale: float) -> Image:
-    if scale == 1.0:
-        return image
-    height, width = (max(1, round(n * scale)) for n in image.shape[:2])
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(image, (width, height), interpolation=how), dtype=np.uint8)
-
-
-def _look(detector: Detector, image: Image, border: float) -> FaceBoxes:
-    """Detect in a view with a grey border of this share of the longer side; px of the image."""
-    side = max(image.shape[:2])
-    scale = min(max(1.0, SMALLEST_VIEW / side), LARGEST_VIEW / (side * (1 + 2 * border)))
-    width = round(side * scale * border)
-    view = cv2.copyMakeBorder(
-        _resize(image, scale), width, width, width, width, cv2.BORDER_CONSTANT, value=GREY
-    )
-    faces = detector.detect([np.asarray(view, dtype=np.uint8)])[0]
-    boxes = ((faces.boxes - width) / scale).astype(np.float32)
-    landmarks = ((faces.landmarks - width) / scale).astype(np.float32)
-    return FaceBoxes(boxes, landmarks, faces.scores)
-
-
 def _shown(text: str) -> str:
     """A path or name as it can be printed: bytes that are no text become question marks."""
     return text.encode(errors="replace").decode()
-
-
-def _height(box: Floats) -> float:
-    return float(box[3] - box[1])

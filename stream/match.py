@@ -36,14 +36,14 @@ class DecisionNumbers:
     """Smallest IDA score that names somebody."""
     cosine_threshold: float
     """Smallest cosine that names somebody."""
-    impostor_mean: float | None = None
-    """Mean of impostor IDA scores."""
-    impostor_std: float | None = None
-    """Standard deviation of impostor IDA scores, > 0."""
-    impostor_cosine_mean: float | None = None
-    """Mean of impostor cosines."""
-    impostor_cosine_std: float | None = None
-    """Standard deviation of impostor cosines, > 0."""
+    impostor_centre: float | None = None
+    """Centre of the normal that fits the upper tail of impostor IDA scores."""
+    impostor_spread: float | None = None
+    """Standard deviation of that normal, > 0."""
+    impostor_cosine_centre: float | None = None
+    """The same for cosines."""
+    impostor_cosine_spread: float | None = None
+    """Standard deviation of that normal, > 0."""
     target_fpir: float | None = None
     """False-positive identification rate the thresholds were set for, where it is known."""
 
@@ -69,9 +69,9 @@ class MatchStage:
         # A threshold of the operator's own was not set for the pack's rate.
         self.target_fpir = numbers.target_fpir if config.threshold is None else None
         self._impostors = (
-            (numbers.impostor_mean, numbers.impostor_std)
+            (numbers.impostor_centre, numbers.impostor_spread)
             if by_ida
-            else (numbers.impostor_cosine_mean, numbers.impostor_cosine_std)
+            else (numbers.impostor_cosine_centre, numbers.impostor_cosine_spread)
         )
 
     def decide(

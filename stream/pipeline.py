@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from .. import __version__
+from .. import JournalError, __version__
 from ..configs.schema import Config
 from ..models.pack import Pack
 from .aggregate import AggregateStage
@@ -30,7 +30,7 @@ from .track import TrackStage
 from .watcher import SourceInfo, Watcher
 
 IDLE_SECONDS = 0.2
-HELD_FRAMES = 64
+HELD_FRAMES = 32
 
 
 @dataclass
@@ -84,11 +84,9 @@ class Pipeline:
             pack.quality,
             epoch=epoch,
             batch=config.embed.batch,
-            keep_crops=bool(self.watchers),
+            keep_crops=config.output.page,
         )
-        self.decide = DecideStage(
-            aggregate, match, config.match, pack=pack.card.name, epoch=epoch
-        )
+        self.decide = DecideStage(aggregate, match, config.match, pack=pack.card.name, epoch=epoch)
         self._wants_frames = any(watcher.wants_frames for watcher in self.watchers)
         self._held: list[Tracked] = []
         self._held_since = 0.0
@@ -96,6 +94,7 @@ class Pipeline:
         self._state_changes = 0
         self._run_id = time.time_ns()
         self._stopping = False
+        self._journal_lost = False
 
     def run(self) -> Totals:
         """Read, decide and publish until the sources end; everything decided is flushed on the way.
@@ -109,6 +108,9 @@ class Pipeline:
             while not (self._stopping or self.feeds.finished):
                 self._step()
             self._flush()
+        except JournalError:
+            self._journal_lost = True
+            raise
         finally:
             self._finish()
             self.totals.seconds = time.perf_counter() - started
@@ -235,9 +237,11 @@ class Pipeline:
         self.feeds.stop()
         self.totals.dropped = self.feeds.dropped
         try:
-            for camera in self.config.cameras:
-                self._end_tracks(camera.name)
-            self._system("stopped", "interrupted" if self.totals.interrupted else "sources ended")
+            if not self._journal_lost:
+                for camera in self.config.cameras:
+                    self._end_tracks(camera.name)
+                how = "interrupted" if self.totals.interrupted else "sources ended"
+                self._system("stopped", how)
         finally:
             for watcher in self.watchers:
                 watcher.close()

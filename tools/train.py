@@ -17,7 +17,6 @@ def anchors(
     faces: Path = typer.Argument(help="Folder of faces, one picture and one identity each."),
     pack: str = typer.Option("open", help="Pack to compute the vectors with."),
     every: int = typer.Option(1, min=1, help="Take every n-th file, in order of name."),
-    out: Path | None = typer.Option(None, help="File to write (default: beside the card)."),
 ) -> None:
     """Compute the anchor vectors of a pack: the faces against which IDA measures density."""
     from rich.console import Console
@@ -25,7 +24,7 @@ def anchors(
     from ..models.pack import open_pack
     from ..train.anchors import build_anchors
 
-    report = build_anchors(open_pack(pack), faces, every=every, out=out)
+    report = build_anchors(open_pack(pack), faces, every=every)
     Console().print(
         f"{report.path}: {report.kept} anchors of dimension {report.dimension}, "
         f"{report.refused} pictures without a usable face"
@@ -40,7 +39,6 @@ def calibrate(
     probes: Path = typer.Argument(help="Folder of photos to recognise, with the same IDs."),
     pack: str = typer.Option("open", help="Pack to fit."),
     target_fmr: float = typer.Option(1e-3, min=1e-6, max=0.1, help="False match rate wanted."),
-    out: Path | None = typer.Option(None, help="File to write (default: beside the card)."),
 ) -> None:
     """Fit a pack's thresholds and measure it, on clean probes and on surveillance-like ones."""
     from rich.console import Console
@@ -48,5 +46,5 @@ def calibrate(
     from ..models.pack import open_pack
     from ..train.calibrate import fit_pack, show_table
 
-    fitted = fit_pack(open_pack(pack), gallery, probes, target_fmr=target_fmr, out=out)
+    fitted = fit_pack(open_pack(pack), gallery, probes, target_fmr=target_fmr)
     Console().print(show_table(fitted))

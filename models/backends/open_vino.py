@@ -52,8 +52,9 @@ class OpenVinoSession:
             if name != "CPU":  # a device of its own may lack an operator, a driver or memory
                 raise BackendUnavailable(f"device {device}: {_explain(model, error)}") from error
             raise CorruptModelFile(_explain(model, error)) from error
-        self.inputs = tuple(port.get_any_name() for port in self._compiled.inputs)
-        self.outputs = tuple(port.get_any_name() for port in self._compiled.outputs)
+        # Compiled ports may answer with an alias; those of the network keep the published names.
+        self.inputs = tuple(port.get_any_name() for port in network.inputs)
+        self.outputs = tuple(port.get_any_name() for port in network.outputs)
         self.provider = f"openvino {name}"
         # A request holds the buffers of one run, so every concurrent run needs its own.
         self._idle: list[openvino.InferRequest] = []

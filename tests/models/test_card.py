@@ -22,10 +22,10 @@ DECISION = {
     "threshold": 0.93,
     "cosine_threshold": 0.92,
     "target_fmr": 1e-3,
-    "impostor_mean": 0.83,
-    "impostor_std": 0.04,
-    "impostor_cosine_mean": 0.83,
-    "impostor_cosine_std": 0.04,
+    "impostor_centre": 0.83,
+    "impostor_spread": 0.04,
+    "impostor_cosine_centre": 0.83,
+    "impostor_cosine_spread": 0.04,
     "fitted_on": "synthetic faces",
 }
 

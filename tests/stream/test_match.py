@@ -124,8 +124,8 @@ def test_score_and_threshold_belong_together():
         densities=np.array([0.9, 0.0, 0.0, 0.0, 0.0]),
     )  # fmt: skip
     numbers = DecisionNumbers(
-        threshold=0.2, cosine_threshold=0.5, impostor_mean=-0.3, impostor_std=0.1,
-        impostor_cosine_mean=0.0, impostor_cosine_std=0.2, target_fpir=0.01,
+        threshold=0.2, cosine_threshold=0.5, impostor_centre=-0.3, impostor_spread=0.1,
+        impostor_cosine_centre=0.0, impostor_cosine_spread=0.2, target_fpir=0.01,
     )  # fmt: skip
     face = template(1, seeing(0.6, 0.55))
     found = {}
@@ -144,7 +144,7 @@ def test_score_and_threshold_belong_together():
 
 
 def test_the_probability_is_that_of_the_name_given():
-    numbers = DecisionNumbers(0.3, 0.5, impostor_mean=0.0, impostor_std=0.2)
+    numbers = DecisionNumbers(0.3, 0.5, impostor_centre=0.0, impostor_spread=0.2)
     first, second = make_stage(numbers=numbers).decide(
         [template(1, seeing(0.6, 0.55)), template(2, seeing(0.55))]
     )

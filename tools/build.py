@@ -1,0 +1,146 @@
+"""Builds the running parts from a configuration: what `run`, `demo` and `bench` have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from .. import GalleryEmpty
+from ..configs.paths import gallery_path, journal_path
+from ..configs.schema import Config
+from ..models.card import Card
+from ..models.fusion import make_aggregator
+from ..models.ida import Anchors
+from ..models.pack import Pack, open_pack
+from ..stream.aggregate import AggregateStage
+from ..stream.enrol import Enroller, EnrolmentSummary, embedder_version
+from ..stream.gallery import Gallery
+from ..stream.journal import Journal
+from ..stream.known import KnownPeople
+from ..stream.match import DecisionNumbers, MatchStage
+from ..stream.pipeline import Pipeline
+from ..stream.publish import Publisher
+from ..stream.watcher import Watcher
+
+
+class Parts:
+    """Everything a run holds open, closed in the right order by `with`."""
+
+    def __init__(self, config: Config, pack: Pack | None = None) -> None:
+        """Open pack, gallery, journal and socket; nothing is read from a camera yet.
+
+        Raises ModelError, GalleryError, JournalError, PublishError.
+        """
+        self.config = config
+        self._stack = ExitStack()
+        try:
+            models = config.models
+            self.pack = pack or open_pack(
+                models.pack, backend=models.backend, device=models.device, threads=models.threads
+            )
+            self.enrolment: EnrolmentSummary | None = None
+            self.gallery = self._stack.enter_context(self._open_gallery())
+            self.known = know(self.gallery, self.pack)
+            self.match = MatchStage(
+                self.known, config.match, decision_numbers(self.pack.card, config)
+            )
+            journal = config.publish.journal or journal_path()
+            self.journal = self._stack.enter_context(Journal.open(journal))
+            self.publisher = self._stack.enter_context(Publisher(self.journal, config.publish))
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def pipeline(self, watchers: Sequence[Watcher] = ()) -> Pipeline:
+        """A pipeline over these parts."""
+        fuse = self.config.fuse
+        card = self.pack.card
+        aggregator = make_aggregator(
+            card.fusion.aggregator if fuse.aggregator == "auto" else fuse.aggregator,
+            dimension=card.embedder.dimension,
+            head_path=self.pack.caface_head,
+        )
+        aggregate = AggregateStage(aggregator, fuse.evidence)
+        return Pipeline(self.config, self.pack, self.match, aggregate, self.publisher, watchers)
+
+    def __enter__(self) -> Parts:
+        """Use as a context manager."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close socket, journal and gallery."""
+        self._stack.close()
+
+    def _open_gallery(self) -> Gallery:
+        wanted = self.config.gallery
+        if not wanted.folder:
+            return Gallery.open(wanted.url or gallery_path(), create=not wanted.url)
+        gallery = Gallery.temporary()
+        try:
+            self.enrolment = Enroller(self.pack, gallery).enrol_folder(Path(wanted.folder))
+            self.enrolment.require_somebody()
+        except BaseException:
+            gallery.close()
+            raise
+        return gallery
+
+
+def know(gallery: Gallery, pack: Pack) -> KnownPeople:
+    """The gallery's people as this pack knows them.
+
+    Raises GalleryEmpty when people are enrolled, but none with this pack.
+    """
+    card = pack.card
+    known = KnownPeople(
+        gallery,
+        pack=card.name,
+        embedder=embedder_version(card),
+        dimension=card.embedder.dimension,
+        anchors=anchors_of(pack),
+    )
+    if known.missing and not known()[2]:
+        raise GalleryEmpty(
+            f"{gallery.place} holds {len(known.missing)} people, but none enrolled with pack "
+            f"{card.name}: enrol their photos with `facestream enroll --pack {card.name}`"
+        )
+    return known
+
+
+def anchors_of(pack: Pack) -> Anchors | None:
+    """The pack's anchors with the parameters of its card; None where it has none."""
+    ida = pack.card.ida
+    if ida is None or pack.anchors is None:
+        return None
+    return Anchors(pack.anchors, version=ida.anchor_version, k=ida.k, tau=ida.tau)
+
+
+def decision_numbers(card: Card, config: Config) -> DecisionNumbers:
+    """What the card says about scores; an operator's own threshold does without a fitted card.
+
+    Raises ModelError when neither says where to draw the line.
+    """
+    if card.decision is None and config.match.threshold is not None:
+        return DecisionNumbers(config.match.threshold, config.match.threshold)
+    fitted = card.fitted_decision()
+    return DecisionNumbers(
+        threshold=fitted.threshold,
+        cosine_threshold=fitted.cosine_threshold,
+        impostor_centre=fitted.impostor_centre,
+        impostor_spread=fitted.impostor_spread,
+        impostor_cosine_centre=fitted.impostor_cosine_centre,
+        impostor_cosine_spread=fitted.impostor_cosine_spread,
+    )
+
+
+def with_output(config: Config, folder: Path, *, video: bool, page: bool) -> Config:
+    """The configuration with its files for people going to `folder`."""
+    output = dataclasses.replace(config.output, folder=str(folder), video=video, page=page)
+    return dataclasses.replace(config, output=output)

@@ -1,0 +1,179 @@
+"""`facestream run`: sources in, events out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .. import ConfigError
+from ..configs.load import check, load, override
+from ..configs.schema import CameraConfig, Config
+
+if TYPE_CHECKING:
+    from ..stream.pipeline import Pipeline, Totals
+    from ..stream.watcher import Watcher
+
+INTERRUPTED = 130
+
+
+def run(
+    config: Annotated[
+        Path | None, typer.Argument(help="Configuration file (YAML); options below go on top.")
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="Address, file, folder or device; may be given several times."),
+    ] = None,
+    gallery: Annotated[
+        str | None,
+        typer.Option(help="Folder of photos (enrolled for this run), gallery file or URL."),
+    ] = None,
+    pack: Annotated[str | None, typer.Option(help="Model pack.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for events.jsonl, and what is asked for below.")
+    ] = None,
+    video: Annotated[
+        bool, typer.Option("--video", help="Write annotated-CAMERA.mp4 too. It shows faces.")
+    ] = False,
+    page: Annotated[
+        bool, typer.Option("--page", help="Write report.html too. It shows faces.")
+    ] = False,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="Newest frame wins, also for files (played in real time)."),
+    ] = False,
+    endpoint: Annotated[
+        str | None, typer.Option(help="ZeroMQ endpoint for events; '' publishes nowhere.")
+    ] = None,
+    journal: Annotated[str | None, typer.Option(help="Event journal (SQLite file).")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting, as in --set match.threshold=0.4."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object at the end, no live table.")
+    ] = False,
+) -> None:
+    """Recognise faces in video until the sources end, or Ctrl-C.
+
+    Example: facestream run --source lobby.mp4 --gallery photos/ --output out --page
+    """
+    chosen = configure(
+        config,
+        source or [],
+        gallery=gallery,
+        pack=pack,
+        output=output,
+        video=video,
+        page=page,
+        live=live,
+        endpoint=endpoint,
+        journal=journal,
+        settings=settings or [],
+    )
+    from ..stream.pipeline import describe
+
+    totals = execute(chosen, quiet=as_json)
+    if as_json:
+        typer.echo(json.dumps(describe(totals), indent=2))
+    if totals.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def configure(
+    path: Path | None,
+    sources: Sequence[str],
+    *,
+    gallery: str | None = None,
+    pack: str | None = None,
+    output: Path | None = None,
+    video: bool = False,
+    page: bool = False,
+    live: bool = False,
+    endpoint: str | None = None,
+    journal: str | None = None,
+    settings: Sequence[str] = (),
+) -> Config:
+    """The configuration of a file with command-line options on top. Raises ConfigError."""
+    if path is None and not sources:
+        raise ConfigError("nothing to run: give a configuration file or --source")
+    config = load(path) if path is not None else Config(cameras=())
+    if sources:
+        config = dataclasses.replace(config, cameras=name_cameras(sources))
+    if live:
+        cameras = tuple(dataclasses.replace(c, mode="live") for c in config.cameras)
+        config = dataclasses.replace(config, cameras=cameras)
+    if pack is not None:
+        models = dataclasses.replace(config.models, pack=pack)
+        config = dataclasses.replace(config, models=models)
+    if gallery is not None:
+        known = {"folder": gallery} if Path(gallery).is_dir() else {"url": gallery}
+        blank = dataclasses.replace(config.gallery, folder="", url="")
+        config = dataclasses.replace(config, gallery=dataclasses.replace(blank, **known))
+    if endpoint is not None:
+        publish = dataclasses.replace(config.publish, endpoint=endpoint)
+        config = dataclasses.replace(config, publish=publish)
+    if journal is not None:
+        publish = dataclasses.replace(config.publish, journal=journal)
+        config = dataclasses.replace(config, publish=publish)
+    if output is not None or video or page:
+        shown = dataclasses.replace(
+            config.output,
+            folder=str(output) if output is not None else config.output.folder or "output",
+            video=video or config.output.video,
+            page=page or config.output.page,
+        )
+        config = dataclasses.replace(config, output=shown)
+    for setting in settings:
+        config = override(config, setting)
+    check(config)
+    return config
+
+
+def name_cameras(sources: Sequence[str]) -> tuple[CameraConfig, ...]:
+    """Cameras cam1, cam2, ... for the addresses given."""
+    return tuple(
+        CameraConfig(name=f"cam{number}", url=url) for number, url in enumerate(sources, start=1)
+    )
+
+
+def execute(config: Config, *, quiet: bool = False, note: str = "") -> Totals:
+    """Run a configuration with the watchers it asks for; Ctrl-C ends it cleanly.
+
+    quiet: no live table. note: what the page says about the clip.
+    """
+    from .build import Parts
+
+    with Parts(config) as parts:
+        if parts.enrolment is not None and not quiet:
+            for refusal in parts.enrolment.refusals:
+                typer.echo(f"not enrolled: {refusal.source}: {refusal.reason}", err=True)
+        watchers = make_watchers(parts, quiet=quiet, note=note)
+        pipeline = parts.pipeline(watchers)
+        with interruptible(pipeline):
+            return pipeline.run()
+
+
+@contextlib.contextmanager
+def interruptible(pipeline: Pipeline) -> Iterator[None]:
+    """Let the first Ctrl-C (or SIGTERM) end the pipeline cleanly, the second at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        pipeline.stop()
+        for caught, previous in before.items():
+            signal.signal(caught, previous)
+
+    before = {caught: signal.signal(caught, stop) for caught in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for caught, previous in before.items():
+            signal.signal(caught, previous)

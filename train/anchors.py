@@ -1,0 +1,58 @@
+"""Anchors of a pack: unit embeddings of faces of nobody who will ever be probed or enrolled.
+
+IDA measures how crowded an embedding's neighbourhood is by its nearest anchors (models/ida).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import ModelError
+from ..models.align import eye_distance
+from ..models.card import replace_section
+from ..models.pack import Pack
+from ..models.photo import describe_face, find_faces, tallest_face
+from .folders import pictures
+
+NEIGHBOURS, TAU = 10, 1.0
+
+
+class AnchorReport(NamedTuple):
+    """The file written, how many anchors it holds and of what dimension, and pictures left out."""
+
+    path: Path
+    kept: int
+    dimension: int
+    refused: int
+
+
+def build_anchors(pack: Pack, folder: Path, *, every: int = 1) -> AnchorReport:
+    """Embed a folder of faces and write them beside the card, float16, with the card's `ida`.
+
+    Raises SourceMissing for an unusable folder and ModelError when fewer than k faces remain.
+    """
+    kept, refused = [], 0
+    for _, image in pictures(folder, every):
+        face = tallest_face(find_faces(pack.detector, image))
+        least = pack.card.embedder.minimal_eye_distance
+        if face is None or float(eye_distance(face.landmarks)) < least:
+            refused += 1
+            continue
+        embedding = describe_face(pack, image, face).embedding
+        kept.append(embedding / np.linalg.norm(embedding))
+    if len(kept) < NEIGHBOURS:
+        raise ModelError(f"{folder} gave {len(kept)} usable faces, at least {NEIGHBOURS} needed")
+    vectors = np.stack(kept).astype(np.float16)
+    path = pack.card.folder / f"{pack.card.name}.anchors.npy"
+    np.save(path, vectors, allow_pickle=False)
+    version = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    replace_section(
+        pack.card.folder / f"{pack.card.name}.yaml",
+        "ida",
+        {"anchors": path.name, "anchor_version": version, "k": NEIGHBOURS, "tau": TAU},
+    )
+    return AnchorReport(path, len(kept), vectors.shape[1], refused)
