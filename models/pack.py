@@ -61,10 +61,12 @@ def open_pack(
     backend: Backend = "onnxruntime",
     device: str = "auto",
     threads: int = 0,
+    tap: Callable[[str, Session], Session] | None = None,
 ) -> Pack:
     """Verify a pack's files, build what has to be built, load it and run its self-test.
 
-    device and threads as in `backends.open_session`. Nothing is downloaded. Raises UnknownPack,
+    device and threads as in `backends.open_session`. tap: wraps each network's session, by its key
+    in the card, for measuring. Nothing is downloaded. Raises UnknownPack,
     MissingModelFile (naming the command that brings the file), CorruptModelFile (a checksum, or a
     self-test that gives other numbers), ModelError and BackendUnavailable.
     """
@@ -72,7 +74,8 @@ def open_pack(
 
     def session(key: str, style_tensors: tuple[str, ...] = ()) -> Session:
         path = network(card, key, style_tensors)
-        return open_session(path, backend=backend, device=device, threads=threads)
+        opened = open_session(path, backend=backend, device=device, threads=threads)
+        return opened if tap is None else tap(key, opened)
 
     embedding = session(card.embedder.file, card.embedder.style_tensors)
     embedder = _embedder(card, embedding)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -138,9 +137,3 @@ def decision_numbers(card: Card, config: Config) -> DecisionNumbers:
         impostor_cosine_centre=fitted.impostor_cosine_centre,
         impostor_cosine_spread=fitted.impostor_cosine_spread,
     )
-
-
-def with_output(config: Config, folder: Path, *, video: bool, page: bool) -> Config:
-    """The configuration with its files for people going to `folder`."""
-    output = dataclasses.replace(config.output, folder=str(folder), video=video, page=page)
-    return dataclasses.replace(config, output=output)

@@ -18,8 +18,10 @@ from ..configs.load import check, load, override
 from ..configs.schema import CameraConfig, Config
 
 if TYPE_CHECKING:
+    from ..models.pack import Pack
     from ..stream.pipeline import Pipeline, Totals
     from ..stream.watcher import Watcher
+    from .build import Parts
 
 INTERRUPTED = 130
 
@@ -145,19 +147,25 @@ def name_cameras(sources: Sequence[str]) -> tuple[CameraConfig, ...]:
     )
 
 
-def execute(config: Config, *, quiet: bool = False, note: str = "") -> Totals:
+def execute(
+    config: Config, *, pack: Pack | None = None, quiet: bool = False, note: str = ""
+) -> Totals:
     """Run a configuration with the watchers it asks for; Ctrl-C ends it cleanly.
 
-    quiet: no live table. note: what the page says about the clip.
+    pack: one that is open already. quiet: no live table. note: what the page says of the clip.
     """
     from .build import Parts
+    from .page import ReportPage
 
-    with Parts(config) as parts:
+    with Parts(config, pack) as parts:
         if parts.enrolment is not None and not quiet:
             for refusal in parts.enrolment.refusals:
                 typer.echo(f"not enrolled: {refusal.source}: {refusal.reason}", err=True)
         watchers = make_watchers(parts, quiet=quiet, note=note)
         pipeline = parts.pipeline(watchers)
+        for watcher in watchers:
+            if isinstance(watcher, ReportPage):
+                watcher.rejected = pipeline.totals.rejected
         with interruptible(pipeline):
             return pipeline.run()
 
@@ -177,3 +185,32 @@ def interruptible(pipeline: Pipeline) -> Iterator[None]:
     finally:
         for caught, previous in before.items():
             signal.signal(caught, previous)
+
+
+def make_watchers(parts: Parts, *, quiet: bool, note: str) -> list[Watcher]:
+    """The watchers that the configuration asks for."""
+    from rich.console import Console
+
+    from .annotate import AnnotatedVideo
+    from .events_file import EventsFile
+    from .live import LiveTable
+    from .page import ReportPage
+    from .palette import Palette
+
+    output = parts.config.output
+    palette = Palette()
+    watchers: list[Watcher] = [] if quiet else [LiveTable(Console(), palette)]
+    if not output.folder:
+        return watchers
+    folder = Path(output.folder)
+    try:
+        if output.events:
+            watchers.append(EventsFile(folder))
+        if output.video:
+            watchers.append(AnnotatedVideo(folder, palette))
+        if output.page:
+            people = len(parts.gallery.identities())
+            watchers.append(ReportPage(folder, note=note, gallery_size=people, palette=palette))
+    except OSError as error:
+        raise ConfigError(f"output.folder {folder} cannot be written: {error.strerror}") from error
+    return watchers
