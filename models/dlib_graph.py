@@ -70,8 +70,9 @@ class _Builder:
     ) -> None:
         self.value = name or f"{kind.lower()}{len(self.nodes)}"
         self.shape = shape
-        node = helper.make_node(kind, inputs, [self.value], self.value, None, None, None, **attributes)
-        self.nodes.append(node)
+        self.nodes.append(
+            helper.make_node(kind, inputs, [self.value], self.value, None, None, None, **attributes)
+        )
 
     def constant(self, name: str, values: np.ndarray) -> str:
         name = f"{name}{len(self.weights)}"

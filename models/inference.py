@@ -31,8 +31,9 @@ class Session(Protocol):
 class FaceBoxes(NamedTuple):
     """Faces of one picture, best score first.
 
-    boxes (N, 4) x0 y0 x1 y1, landmarks (N, 5, 2), scores (N,): float32, pixels of that picture. Landmarks: left eye, right eye, nose tip, left and right
-    mouth corner, left and right as seen in the picture.
+    boxes (N, 4) x0 y0 x1 y1, landmarks (N, 5, 2), scores (N,): float32, pixels of that picture.
+    Landmarks: left eye, right eye, nose tip, left and right mouth corner, left and right as seen
+    in the picture.
     """
 
     boxes: Floats

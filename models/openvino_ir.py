@@ -173,8 +173,9 @@ class _Converter:
                 )
 
     def node(self, kind: str, layer: _Layer, inputs: list[str], **attributes: Any) -> None:
-        node = helper.make_node(kind, inputs, [layer.name], layer.name, None, None, None, **attributes)
-        self.nodes.append(node)
+        self.nodes.append(
+            helper.make_node(kind, inputs, [layer.name], layer.name, None, None, None, **attributes)
+        )
         self.values[layer.id] = layer.name
 
     def operand(self, source: str) -> str:

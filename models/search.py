@@ -178,8 +178,8 @@ def false_positive_probability(
 
     1 - Phi(z)^G with z = (score - mean) / std, the normal whose upper tail is that of the impostor
     scores measured for the model pack, G independent tries. An estimate that reads well before
-    thresholds are fitted to a gallery, not a fitted rate: other people, other tails. Raises RecordError unless
-    std > 0 and gallery >= 0.
+    thresholds are fitted to a gallery, not a fitted rate: other people, other tails. Raises
+    RecordError unless std > 0 and gallery >= 0.
     """
     if not std > 0.0 or gallery < 0:
         raise RecordError(f"std must be positive and gallery >= 0, got {std} and {gallery}")

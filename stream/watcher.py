@@ -6,7 +6,7 @@ pipeline decides, and is called from the pipeline's own thread in the order of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from .events import AnyEvent
@@ -41,7 +41,7 @@ class Watcher(Protocol):
     """Looks on."""
 
     wants_frames: bool
-    """Whether `frame` must be called with pixels; frames are dropped early when nobody wants them."""
+    """Whether `frame` is to be called; pixels are let go early when nobody wants them."""
 
     def source(self, info: SourceInfo) -> None:
         """A source was opened (again)."""

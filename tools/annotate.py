@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import lru_cache
@@ -218,20 +217,11 @@ def _bgr(colour: str) -> tuple[int, int, int]:
     return int(colour[5:7], 16), int(colour[3:5], 16), int(colour[1:3], 16)
 
 
-def drawable(text: str) -> str:
-    """The text as cv2 can draw it: OpenCV 5 carries a Unicode font, OpenCV 4 knows ASCII only."""
-    text = "".join(c if c.isprintable() else " " for c in text)
-    if int(cv2.__version__.split(".")[0]) >= 5:
-        return text
-    plain = unicodedata.normalize("NFKD", text.replace("…", "..."))
-    plain = "".join(c for c in plain if not unicodedata.combining(c))
-    return plain.encode("ascii", "replace").decode()
-
-
 @lru_cache(maxsize=512)
 def _plate(text: str, colour: tuple[int, int, int], size: float, dark: bool = False) -> Image:
     """A picture of the text: dark on the colour, or in the colour on dark. Drawn once each."""
-    text = drawable(text if len(text) <= 32 else text[:31] + "…")
+    text = "".join(c if c.isprintable() else " " for c in text)
+    text = text if len(text) <= 32 else text[:31] + "…"
     (wide, high), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
     pad = max(2, round(6 * size))
     ink, paper = (colour, (24, 24, 24)) if dark else ((16, 16, 16), colour)

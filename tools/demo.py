@@ -6,7 +6,7 @@ import dataclasses
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -25,6 +25,7 @@ NOTE = (
     "Four people were enrolled from another rendition of the same photograph, two were left out "
     "and must stay unknown."
 )
+FOLDER = Path("demo-output")
 RENDERER = 1
 """Goes into the clip's file name: raise it when the renderer changes what it draws."""
 
@@ -37,7 +38,7 @@ class Stage(NamedTuple):
 
 
 def demo(
-    folder: Path = typer.Option(Path("demo-output"), help="Where the results go."),
+    folder: Annotated[Path, typer.Option(help="Where the results go.")] = FOLDER,
     pack: str = typer.Option("open", help="Model pack."),
     endpoint: str = typer.Option("tcp://127.0.0.1:*", help="ZeroMQ endpoint for the events."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, no live table."),

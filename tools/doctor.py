@@ -102,10 +102,12 @@ def check_inference() -> Iterator[Check]:
 
     for runtime in available():
         name = f"{runtime.backend} {runtime.device}"
-        found = f"{runtime.version} {runtime.note}".strip()
+        found, mend = runtime.note, ""
+        if not runtime.usable:
+            found, mend = "not usable here", runtime.note
         cpu_lost = runtime.backend == "onnxruntime" and runtime.device == "cpu"
         state: State = "ok" if runtime.usable else "wrong" if cpu_lost else "note"
-        yield Check("inference", name, state, found)
+        yield Check("inference", name, state, found, mend)
 
 
 def check_decoders() -> Iterator[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -12,13 +13,18 @@ app = typer.Typer(
 )
 
 
-@app.command(epilog="Example: facestream train anchors synthetic-faces/ --pack open --every 2")
+@app.command()
 def anchors(
-    faces: Path = typer.Argument(help="Folder of faces, one picture and one identity each."),
+    faces: Annotated[
+        Path, typer.Argument(help="Folder of faces, one picture and one identity each.")
+    ],
     pack: str = typer.Option("open", help="Pack to compute the vectors with."),
     every: int = typer.Option(1, min=1, help="Take every n-th file, in order of name."),
 ) -> None:
-    """Compute the anchor vectors of a pack: the faces against which IDA measures density."""
+    """Compute the anchor vectors of a pack: the faces against which IDA measures density.
+
+    Example: facestream train anchors synthetic-faces/ --pack open --every 2
+    """
     from rich.console import Console
 
     from ..models.pack import open_pack
@@ -31,16 +37,19 @@ def anchors(
     )
 
 
-@app.command(
-    epilog="Example: facestream train calibrate neutral/ smiling/ --pack open",
-)
+@app.command()
 def calibrate(
-    gallery: Path = typer.Argument(help="Folder of photos to enrol, ID_anything.jpg."),
-    probes: Path = typer.Argument(help="Folder of photos to recognise, with the same IDs."),
+    gallery: Annotated[Path, typer.Argument(help="Folder of photos to enrol, ID_anything.jpg.")],
+    probes: Annotated[
+        Path, typer.Argument(help="Folder of photos to recognise, with the same IDs.")
+    ],
     pack: str = typer.Option("open", help="Pack to fit."),
     target_fmr: float = typer.Option(1e-3, min=1e-6, max=0.1, help="False match rate wanted."),
 ) -> None:
-    """Fit a pack's thresholds and measure it, on clean probes and on surveillance-like ones."""
+    """Fit a pack's thresholds and measure it, on clean probes and on surveillance-like ones.
+
+    Example: facestream train calibrate neutral/ smiling/ --pack open
+    """
     from rich.console import Console
 
     from ..models.pack import open_pack
