@@ -61,7 +61,7 @@ class CameraConfig:
     transport: Literal["tcp", "udp"] = "tcp"
     """How RTSP carries its packets."""
     hardware: str = "none"
-    """Hardware decoder: none, auto, or a name that `facestream doctor` lists (vaapi, cuda, ...)."""
+    """Hardware decoder: none, auto, or a name that `facestream doctor` lists (cuda, qsv, ...)."""
     fps: Annotated[float, Range(above=0)] = 25.0
     """Frames per second of a folder of images, which has no clock of its own."""
     stall_seconds: Seconds = 5.0
@@ -95,9 +95,9 @@ class DetectConfig:
 
     score: Share | None = None
     """Smallest detector score; null takes the pack's own."""
-    longest_side: Annotated[int, Range(least=64)] = 960
-    """Frames are scaled down to this many pixels on their longer side before detection, never
-    up."""
+    longest_side: Annotated[int, Range(least=64)] | None = None
+    """Frames are scaled down to this many pixels on their longer side before detection, never up;
+    null takes the pack's own. Smaller is faster and misses small faces."""
     smallest_face: Annotated[float, Range(least=0)] = 14.0
     """Faces lower than this many pixels in the frame are counted as too_small and left out."""
     batch: Count = 4

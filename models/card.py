@@ -106,6 +106,9 @@ class DetectorSpec:
     """Key in `files` or `derived`."""
     score: float
     """Smallest score of a face, 0..1."""
+    longest_side: int = 960
+    """Frames are scaled down to this on their longer side, px, unless the configuration says
+    otherwise: what the pack's embedder can use must still be found."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,8 @@ class IdaSpec:
     """Neighbours in a support set."""
     tau: float
     """Temperature."""
+    attribution: str = ""
+    """Whose faces the vectors were computed from, and their licence."""
 
 
 @dataclass(frozen=True)

@@ -44,17 +44,21 @@ class DetectStage:
         config: DetectConfig,
         regions: Mapping[str, Region],
         minimal_eye_distance: float,
+        *,
+        longest_side: int = 960,
     ) -> None:
         """regions: x0 y0 x1 y1 as shares of the frame, by camera; the whole frame where none is.
 
         consumers: the crops to make of a face; minimal_eye_distance: in frame pixels, faces below
-        it are not worth embedding (the pack's gate).
+        it are not worth embedding (the pack's gate). longest_side: where the configuration leaves
+        it to the pack.
         """
         self._detector = detector
         self._consumers = dict(consumers)
         self._config = config
         self._regions = dict(regions)
         self._minimal_eye_distance = minimal_eye_distance
+        self._longest_side = config.longest_side or longest_side
 
     def process(self, frames: Sequence[Frame]) -> list[Detections]:
         """One Detections per frame, in the order given, however frames were batched.
@@ -69,7 +73,7 @@ class DetectStage:
             look(
                 frame.image,
                 self._regions.get(frame.camera, WHOLE),
-                self._config.longest_side,
+                self._longest_side,
             )
             for frame in frames
         ]

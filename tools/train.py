@@ -20,6 +20,7 @@ def anchors(
     ],
     pack: str = typer.Option("open", help="Pack to compute the vectors with."),
     every: int = typer.Option(1, min=1, help="Take every n-th file, in order of name."),
+    attribution: str = typer.Option("", help="Whose faces these are and their licence."),
 ) -> None:
     """Compute the anchor vectors of a pack: the faces against which IDA measures density.
 
@@ -30,7 +31,7 @@ def anchors(
     from ..models.pack import open_pack
     from ..train.anchors import build_anchors
 
-    report = build_anchors(open_pack(pack), faces, every=every)
+    report = build_anchors(open_pack(pack), faces, every=every, attribution=attribution)
     Console().print(
         f"{report.path}: {report.kept} anchors of dimension {report.dimension}, "
         f"{report.refused} pictures without a usable face"

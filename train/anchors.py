@@ -30,7 +30,9 @@ class AnchorReport(NamedTuple):
     refused: int
 
 
-def build_anchors(pack: Pack, folder: Path, *, every: int = 1) -> AnchorReport:
+def build_anchors(
+    pack: Pack, folder: Path, *, every: int = 1, attribution: str = ""
+) -> AnchorReport:
     """Embed a folder of faces and write them beside the card, float16, with the card's `ida`.
 
     Raises SourceMissing for an unusable folder and ModelError when fewer than k faces remain.
@@ -53,6 +55,12 @@ def build_anchors(pack: Pack, folder: Path, *, every: int = 1) -> AnchorReport:
     replace_section(
         pack.card.folder / f"{pack.card.name}.yaml",
         "ida",
-        {"anchors": path.name, "anchor_version": version, "k": NEIGHBOURS, "tau": TAU},
+        {
+            "anchors": path.name,
+            "anchor_version": version,
+            "k": NEIGHBOURS,
+            "tau": TAU,
+            "attribution": attribution,
+        },
     )
     return AnchorReport(path, len(kept), vectors.shape[1], refused)
