@@ -49,7 +49,10 @@ class Decided(NamedTuple):
 
 @dataclass
 class Sighting:
-    """One live track. `rivals` are the tracks seen in a frame together with it: other people."""
+    """One live track. `rivals` are the tracks seen in a frame together with it: other people.
+
+    barred: the names of rivals that have ended, which this track cannot have either.
+    """
 
     started: FrameRef
     observations: int = 0
@@ -59,6 +62,7 @@ class Sighting:
     announced: Literal["nothing", "match", "unknown"] = "nothing"
     changes: int = 0
     rivals: set[int] = field(default_factory=set)
+    barred: set[str] = field(default_factory=set)
 
 
 def is_due(count: int, decided_at: int, least: int) -> bool:
@@ -132,8 +136,16 @@ class DecideStage:
         self.aggregate.end(end.key)
         del live[end.key.track]
         for other in live.values():
+            if end.key.track in other.rivals and sighting.identity is not None:
+                other.barred.add(sighting.identity)
             other.rivals.discard(end.key.track)
         return out
+
+    def reconsider(self) -> None:
+        """Make every live track due with its next observation: the gallery has changed."""
+        for live in self.sightings.values():
+            for sighting in live.values():
+                sighting.decided_at_count = 0
 
     def labels(self, camera: str) -> dict[int, Label]:
         """What to write beside each live track of a camera now."""
@@ -165,14 +177,15 @@ class DecideStage:
     def _taken_by_rivals(
         self, live: dict[int, Sighting], keys: Sequence[TrackKey]
     ) -> dict[TrackKey, frozenset[str]]:
-        """Identities that each track cannot be: held by somebody once seen beside it."""
+        """Identities that each track cannot be: somebody once seen beside it has or had them."""
         deciding = {key.track for key in keys}
         return {
             key: frozenset(
                 identity
                 for rival in live[key.track].rivals - deciding
-                if rival in live and (identity := live[rival].identity) is not None
+                if (identity := live[rival].identity) is not None
             )
+            | live[key.track].barred
             for key in keys
         }
 
