@@ -6,36 +6,48 @@ caller's thread, in frame order per camera, so that decisions need no locks and 
 
 from __future__ import annotations
 
+import logging
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from operator import methodcaller
 from typing import Any, Literal
 
 from .. import JournalError, __version__
 from ..configs.schema import Config
 from ..models.pack import Pack
 from .aggregate import AggregateStage
-from .decide import Decided, DecideStage, instant
+from .decide import DecideStage, instant
 from .detect import DetectStage
 from .embed import EmbedStage
 from .events import AnyEvent, CameraState, System, event_id
 from .feed import Feeds, StateChange
-from .match import MatchStage
+from .match import GalleryIndex, MatchStage
 from .meter import Meter
 from .publish import Publisher
 from .records import Detections, Frame, Observed, Template, Tracked
+from .redact import redact
 from .track import TrackStage
 from .watcher import SourceInfo, Watcher
 
 IDLE_SECONDS = 0.2
 HELD_FRAMES = 32
+LATENCIES = 10_000
+"""Latencies kept, the newest: a camera may run for months."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
 class Totals:
-    """What a run did. rejected: faces left out, by reason; latencies: capture to event, seconds."""
+    """What a run did.
+
+    rejected: faces left out, by reason; failed: cameras given up, with the reason; latencies:
+    capture to event of the newest events, seconds.
+    """
 
     frames: int = 0
     faces: int = 0
@@ -43,8 +55,9 @@ class Totals:
     events: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     dropped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
-    latencies: list[float] = field(default_factory=list)
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES))
     interrupted: bool = False
 
 
@@ -58,12 +71,19 @@ class Pipeline:
         match: MatchStage,
         aggregate: AggregateStage,
         publisher: Publisher,
+        gallery: Callable[[], GalleryIndex],
         watchers: Sequence[Watcher] = (),
     ) -> None:
-        """The parts are built by the caller (`tools.run.build`), so that tests can exchange them."""
+        """The parts are built by the caller (`tools.build`), so that tests can exchange them.
+
+        gallery: the index that `match` searches; it is asked again and again, for its version.
+        """
         self.config = config
         self.publisher = publisher
         self.watchers = tuple(watchers)
+        self._told = self.watchers
+        self._gallery = gallery
+        self._gallery_version = gallery()[0]
         self.totals = Totals()
         self.meter = Meter()
         self.feeds = Feeds(config.cameras)
@@ -75,6 +95,7 @@ class Pipeline:
             config.detect,
             regions={camera.name: camera.region for camera in config.cameras},
             minimal_eye_distance=pack.card.embedder.minimal_eye_distance,
+            longest_side=pack.card.detector.longest_side,
         )
         self.track = TrackStage(
             config.track, epoch, first_ids=next_ids(publisher.journal.last_tracks())
@@ -94,26 +115,28 @@ class Pipeline:
         self._state_changes = 0
         self._run_id = time.time_ns()
         self._stopping = False
-        self._journal_lost = False
 
     def run(self) -> Totals:
         """Read, decide and publish until the sources end; everything decided is flushed on the way.
 
-        Raises SourceError when a recorded source cannot be opened, or all live ones were given up.
+        Raises SourceError when a recorded source cannot be opened, or all cameras were given up;
+        JournalError and DiskFull when events cannot be stored; and what a watcher raises.
         """
         started = time.perf_counter()
+        error: BaseException | None = None
         try:
-            self.feeds.start()
             self._system("started", f"facestream {__version__}")
-            while not (self._stopping or self.feeds.finished):
-                self._step()
+            self.feeds.start()
+            # Only a step without items tells that a reader has failed: the last one is without.
+            while not self._stopping and (self._step() or not self.feeds.finished):
+                pass
             self._flush()
-        except JournalError:
-            self._journal_lost = True
-            raise
-        finally:
-            self._finish()
-            self.totals.seconds = time.perf_counter() - started
+        except BaseException as failure:
+            error = failure
+        error = self._finish(error)
+        self.totals.seconds = time.perf_counter() - started
+        if error is not None:
+            raise error
         return self.totals
 
     def stop(self) -> None:
@@ -121,7 +144,9 @@ class Pipeline:
         self._stopping = True
         self.totals.interrupted = True
 
-    def _step(self) -> None:
+    def _step(self) -> bool:
+        """Take what is there through the stages; whether there was anything."""
+        self._follow_gallery()
         with self.meter.measure("read"):
             items = self.feeds.take(self.config.detect.batch, IDLE_SECONDS)
         frames: list[Frame] = []
@@ -132,13 +157,22 @@ class Pipeline:
             self._process(frames)
             frames = []
             if isinstance(item, SourceInfo):
-                for watcher in self.watchers:
-                    watcher.source(item)
+                self._tell(methodcaller("source", item))
             else:
                 self._camera_state(item)
         self._process(frames)
         if not items or time.monotonic() - self._held_since > self.config.embed.wait_ms / 1000.0:
             self._flush()
+        return bool(items)
+
+    def _follow_gallery(self) -> None:
+        """Tell a change of the gallery, and decide everybody in view anew."""
+        version, _, names = self._gallery()
+        if version == self._gallery_version:
+            return
+        self._gallery_version = version
+        self.decide.reconsider()
+        self._system("gallery.changed", f"version {version}: {len(names)} people can be recognised")
 
     def _process(self, frames: Sequence[Frame]) -> None:
         if not frames:
@@ -185,8 +219,7 @@ class Pipeline:
         if frame is not None:
             with self.meter.measure("watch"):
                 labels = self.decide.labels(ref.camera)
-                for watcher in self.watchers:
-                    watcher.frame(frame, observed.tracked, labels)
+                self._tell(methodcaller("frame", frame, observed.tracked, labels))
 
     def _publish(self, event: AnyEvent, template: Template | None = None) -> None:
         with self.meter.measure("publish"):
@@ -195,8 +228,16 @@ class Pipeline:
         captured: datetime | None = getattr(stored, "captured_at", None)
         if captured is not None and stored.published_at is not None:
             self.totals.latencies.append((stored.published_at - captured).total_seconds())
-        for watcher in self.watchers:
-            watcher.event(stored, template)
+        self._tell(methodcaller("event", stored, template))
+
+    def _tell(self, call: Callable[[Watcher], None]) -> None:
+        """Tell all watchers; one that fails ends the run, and is only closed from then on."""
+        for watcher in self._told:
+            try:
+                call(watcher)
+            except BaseException:
+                self._told = tuple(other for other in self._told if other is not watcher)
+                raise
 
     def _camera_state(self, change: StateChange) -> None:
         if change.state in ("ended", "failed", "reconnecting"):
@@ -221,10 +262,10 @@ class Pipeline:
             for event, template in self.decide.end(end):
                 self._publish(event, template)
 
-    def _system(self, state: Literal["started", "stopped"], detail: str) -> None:
+    def _system(self, state: Literal["started", "stopped", "gallery.changed"], detail: str) -> None:
         self._publish(
             System(
-                id=event_id(self.epoch, "-", str(self._run_id), state),
+                id=event_id(self.epoch, "-", str(self._run_id), state, detail),
                 camera="-",
                 decided_at=datetime.now(UTC),
                 state=state,
@@ -232,19 +273,35 @@ class Pipeline:
             )
         )
 
-    def _finish(self) -> None:
-        """Stop reading, close every sighting, and let the watchers write what there is."""
-        self.feeds.stop()
+    def _finish(self, error: BaseException | None) -> BaseException | None:
+        """Stop reading, close every sighting, and let the watchers write what there is.
+
+        Every step is taken whatever became of the others. Returns the first error, which `error`
+        is if given: those that follow from it must not hide it.
+        """
+        steps: list[Callable[[], None]] = [self.feeds.stop]
+        if not isinstance(error, JournalError):
+            how = type(error).__name__ if error is not None else "sources ended"
+            how = "interrupted" if self.totals.interrupted else how
+            steps.append(partial(self._close_sightings, how))
+        for step in [*steps, *(watcher.close for watcher in self.watchers)]:
+            try:
+                step()
+            except BaseException as later:
+                if error is None:
+                    error = later
+                else:
+                    log.error("while ending after an error: %s", later)
         self.totals.dropped = self.feeds.dropped
-        try:
-            if not self._journal_lost:
-                for camera in self.config.cameras:
-                    self._end_tracks(camera.name)
-                how = "interrupted" if self.totals.interrupted else "sources ended"
-                self._system("stopped", how)
-        finally:
-            for watcher in self.watchers:
-                watcher.close()
+        self.totals.failed = {
+            camera: redact(str(why)) for camera, why in self.feeds.failures.items()
+        }
+        return error
+
+    def _close_sightings(self, how: str) -> None:
+        for camera in self.config.cameras:
+            self._end_tracks(camera.name)
+        self._system("stopped", how)
 
 
 def next_ids(last: Mapping[str, int]) -> dict[str, int]:
@@ -261,6 +318,7 @@ def describe(totals: Totals) -> dict[str, Any]:
         "events": totals.events,
         "rejected": dict(totals.rejected),
         "dropped": {camera: dict(by) for camera, by in totals.dropped.items()},
+        "failed": dict(totals.failed),
         "seconds": totals.seconds,
         "interrupted": totals.interrupted,
     }

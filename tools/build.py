@@ -63,7 +63,9 @@ class Parts:
             head_path=self.pack.caface_head,
         )
         aggregate = AggregateStage(aggregator, fuse.evidence)
-        return Pipeline(self.config, self.pack, self.match, aggregate, self.publisher, watchers)
+        return Pipeline(
+            self.config, self.pack, self.match, aggregate, self.publisher, self.known, watchers
+        )
 
     def __enter__(self) -> Parts:
         """Use as a context manager."""
