@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from .. import GalleryEmpty
+from .. import ConfigError, GalleryEmpty
 from ..configs.paths import gallery_path, journal_path
 from ..configs.schema import Config
 from ..models.card import Card
@@ -31,7 +31,7 @@ class Parts:
     def __init__(self, config: Config, pack: Pack | None = None) -> None:
         """Open pack, gallery, journal and socket; nothing is read from a camera yet.
 
-        Raises ModelError, GalleryError, JournalError, PublishError.
+        Raises ModelError, ConfigError, GalleryError, JournalError, PublishError.
         """
         self.config = config
         self._stack = ExitStack()
@@ -40,6 +40,7 @@ class Parts:
             self.pack = pack or open_pack(
                 models.pack, backend=models.backend, device=models.device, threads=models.threads
             )
+            check_score(self.pack, config)
             self.enrolment: EnrolmentSummary | None = None
             self.gallery = self._stack.enter_context(self._open_gallery())
             self.known = know(self.gallery, self.pack)
@@ -121,6 +122,16 @@ def anchors_of(pack: Pack) -> Anchors | None:
     if ida is None or pack.anchors is None:
         return None
     return Anchors(pack.anchors, version=ida.anchor_version, k=ida.k, tau=ida.tau)
+
+
+def check_score(pack: Pack, config: Config) -> None:
+    """Raise ConfigError for IDA scores without anchors: they would be plain cosines."""
+    if config.match.score == "ida" and anchors_of(pack) is None:
+        name = pack.card.name
+        raise ConfigError(
+            f"pack {name} has no anchors, which match.score=ida needs: set match.score=cosine, or "
+            f"compute them with `facestream train anchors FACES/ --pack {name}`"
+        )
 
 
 def decision_numbers(card: Card, config: Config) -> DecisionNumbers:
