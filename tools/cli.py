@@ -50,11 +50,12 @@ def options(
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0 done, 2 to 8 as the exception tree says (the message is one line on stderr),
-    130 interrupted with everything decided flushed.
+    Exit codes: 0 done, 2 to 8 as the exception tree says, 1 for what the system refuses (a full
+    disk under the output, a file without rights), 130 interrupted with everything decided flushed.
+    The message is one line on stderr.
     """
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="facestream", standalone_mode=False)
     except FacestreamError as error:
         print(f"facestream: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -67,12 +68,18 @@ def main() -> None:
         sys.exit(0)
     except typer.Abort:
         sys.exit(INTERRUPTED)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"facestream: {where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(FacestreamError.exit_code)
     except Exception as error:
-        # With standalone_mode off, usage errors arrive as click exceptions that print themselves.
-        show = getattr(error, "show", None)
-        if show is None:
+        # With standalone_mode off, usage errors arrive as exceptions of click, which typer carries.
+        tell = getattr(error, "format_message", None)
+        if tell is None:
             raise
-        show()
+        if message := " ".join(tell().split()):  # empty where the help was printed instead
+            command = getattr(getattr(error, "ctx", None), "command_path", "facestream")
+            print(f"facestream: {message} (see `{command} --help`)", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 2))
     sys.exit(code if isinstance(code, int) else 0)
 
