@@ -128,18 +128,18 @@ def check_decoders() -> Iterator[Check]:
 
 def check_packs() -> Iterator[Check]:
     """Which packs are complete on this machine, and that their checksums hold."""
-    from .. import CorruptModelFile, MissingModelFile
+    from .. import MissingModelFile, ModelError
     from ..models.pack import load_card
     from ..models.store import cards, verify
 
     for name in cards():
-        card = load_card(name)
         try:
+            card = load_card(name)
             verify(card)
         except MissingModelFile as error:
             state: State = "wrong" if name == "open" else "note"
             yield Check("packs", name, state, "not here", str(error))
-        except CorruptModelFile as error:
+        except (ModelError, OSError) as error:
             yield Check("packs", name, "wrong", "damaged", str(error))
         else:
             yield Check("packs", name, "ok", f"complete, licence: {card.licence}")
