@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .. import ConfigError
+from .. import ConfigError, FacestreamError
 from ..configs.load import check, load, override
 from ..configs.schema import CameraConfig, Config
 
@@ -84,6 +84,8 @@ def run(
     from ..stream.pipeline import describe
 
     totals = execute(chosen, quiet=as_json)
+    for camera, why in totals.failed.items():
+        typer.echo(f"camera {camera} failed: {why}", err=True)
     if as_json:
         typer.echo(json.dumps(describe(totals), indent=2))
     if totals.interrupted:
@@ -158,7 +160,7 @@ def execute(
     from .page import ReportPage
 
     with Parts(config, pack) as parts:
-        if parts.enrolment is not None and not quiet:
+        if parts.enrolment is not None:
             for refusal in parts.enrolment.refusals:
                 typer.echo(f"not enrolled: {refusal.source}: {refusal.reason}", err=True)
         watchers = make_watchers(parts, quiet=quiet, note=note)
@@ -166,8 +168,15 @@ def execute(
         for watcher in watchers:
             if isinstance(watcher, ReportPage):
                 watcher.rejected = pipeline.totals.rejected
-        with interruptible(pipeline):
-            return pipeline.run()
+        try:
+            with interruptible(pipeline):
+                return pipeline.run()
+        except OSError as error:
+            # Sources, gallery and journal have errors of their own: this is a file for people.
+            raise FacestreamError(
+                f"output.folder {config.output.folder} cannot be written: {error.strerror}; every "
+                f"event is in the journal {parts.journal.path}"
+            ) from error
 
 
 @contextlib.contextmanager
