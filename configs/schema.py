@@ -192,6 +192,8 @@ class OutputConfig:
     page: bool = False
     """report.html: one self-contained page with timeline, best crops and scores. It shows
     faces."""
+    blur_faces: bool = False
+    """Show the faces on the page as a few blocks of colour, for a page that leaves the house."""
 
 
 @dataclass(frozen=True)

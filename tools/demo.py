@@ -41,6 +41,9 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Where the results go.")] = FOLDER,
     pack: str = typer.Option("open", help="Model pack."),
     endpoint: str = typer.Option("tcp://127.0.0.1:*", help="ZeroMQ endpoint for the events."),
+    blur_faces: bool = typer.Option(
+        False, "--blur-faces", help="Show the faces on the page as a few blocks of colour."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, no live table."),
 ) -> None:
     """Run everything once: render a clip, enrol four of its six people, recognise, report.
@@ -58,7 +61,10 @@ def demo(
     models = open_pack(pack)
     stage = prepare(models, folder, quiet=as_json)
     totals = run.execute(
-        configure(stage, folder, pack, endpoint), pack=models, quiet=as_json, note=NOTE
+        configure(stage, folder, pack, endpoint, blur_faces=blur_faces),
+        pack=models,
+        quiet=as_json,
+        note=NOTE,
     )
     if as_json:
         typer.echo(json.dumps(describe(totals), indent=2))
@@ -105,7 +111,9 @@ def prepare(pack: Pack, folder: Path, *, quiet: bool = False) -> Stage:
     return Stage(clip, photos)
 
 
-def configure(stage: Stage, folder: Path, pack: str, endpoint: str) -> Config:
+def configure(
+    stage: Stage, folder: Path, pack: str, endpoint: str, *, blur_faces: bool = False
+) -> Config:
     """The demo preset, pointed at the rendered clip."""
     config = preset("demo")
     camera = dataclasses.replace(config.cameras[0], url=str(stage.clip))
@@ -117,5 +125,5 @@ def configure(stage: Stage, folder: Path, pack: str, endpoint: str) -> Config:
         publish=dataclasses.replace(
             config.publish, endpoint=endpoint, journal=str(folder / "journal.db")
         ),
-        output=dataclasses.replace(config.output, folder=str(folder)),
+        output=dataclasses.replace(config.output, folder=str(folder), blur_faces=blur_faces),
     )

@@ -219,7 +219,15 @@ def make_watchers(parts: Parts, *, quiet: bool, note: str) -> list[Watcher]:
             watchers.append(AnnotatedVideo(folder, palette))
         if output.page:
             people = len(parts.gallery.identities())
-            watchers.append(ReportPage(folder, note=note, gallery_size=people, palette=palette))
+            watchers.append(
+                ReportPage(
+                    folder,
+                    note=note,
+                    gallery_size=people,
+                    palette=palette,
+                    blur_faces=output.blur_faces,
+                )
+            )
     except OSError as error:
         raise ConfigError(f"output.folder {folder} cannot be written: {error.strerror}") from error
     return watchers
