@@ -20,6 +20,15 @@ CEILING = 2.75
 CORNER = 8.2
 """Depth at which the side walls end; behind it people come round the corner."""
 FAR_WALL = 11.0
+NEAR = 1.2
+"""Depth from which floor, ceiling and side walls are drawn."""
+WIDE = 7.0
+"""Half width of the cross passage behind the corner."""
+SKIRTING = 0.12
+DARK = (96, 106, 112)
+
+Span = tuple[float, float]
+Colour = tuple[int, int, int]
 
 
 class View(NamedTuple):
@@ -63,148 +72,83 @@ def _quad(
     room: Image,
     view: View,
     corners: Sequence[tuple[float, float, float]],
-    colour: tuple[int, int, int],
+    colour: Colour,
 ) -> None:
     points = view.project(np.array(corners, np.float64))
     cv2.fillPoly(room, [(16 * points).astype(np.int32)], colour, cv2.LINE_AA, 4)
 
 
+def _facing(room: Image, view: View, z: float, x: Span, y: Span, colour: Colour) -> None:
+    """A rectangle that faces the camera, at depth z."""
+    (x0, x1), (y0, y1) = x, y
+    _quad(room, view, [(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)], colour)
+
+
+def _level(room: Image, view: View, y: float, x: Span, z: Span, colour: Colour) -> None:
+    """A rectangle as on floor or ceiling, at height y; z from far to near."""
+    (x0, x1), (z0, z1) = x, z
+    _quad(room, view, [(x0, y, z0), (x1, y, z0), (x1, y, z1), (x0, y, z1)], colour)
+
+
+def _along(room: Image, view: View, x: float, z: Span, y: Span, colour: Colour) -> None:
+    """A rectangle as on a side wall, at x."""
+    (z0, z1), (y0, y1) = z, y
+    _quad(room, view, [(x, y0, z0), (x, y0, z1), (x, y1, z1), (x, y1, z0)], colour)
+
+
 def _draw_shell(room: Image, view: View) -> None:
     """Far wall, floor with tiles, ceiling with lamps, side walls."""
-    near, w, c = 1.2, HALF_WIDTH, CEILING
-    wide = 7.0
-    _quad(
-        room,
-        view,
-        [(-wide, 0, FAR_WALL), (wide, 0, FAR_WALL), (wide, c, FAR_WALL), (-wide, c, FAR_WALL)],
-        (176, 190, 196),
-    )
-    _quad(
-        room,
-        view,
-        [(-wide, 0, FAR_WALL), (wide, 0, FAR_WALL), (wide, 0, near), (-wide, 0, near)],
-        (118, 130, 138),
-    )
-    for i, z in enumerate(np.arange(near, FAR_WALL, 0.6).tolist()):
-        for j, x in enumerate(np.arange(-wide, wide, 0.6).tolist()):
+    across = (-WIDE, WIDE)
+    _facing(room, view, FAR_WALL, across, (0, CEILING), (176, 190, 196))
+    _level(room, view, 0, across, (FAR_WALL, NEAR), (118, 130, 138))
+    for i, z in enumerate(np.arange(NEAR, FAR_WALL, 0.6).tolist()):
+        for j, x in enumerate(np.arange(-WIDE, WIDE, 0.6).tolist()):
             tone = 4 * ((7 * i + 13 * j + i * j) % 5) - 8 + (10 if (i + j) % 2 else 0)
             far = min(z + 0.59, FAR_WALL)
-            tile = [(x, 0, z), (x + 0.59, 0, z), (x + 0.59, 0, far), (x, 0, far)]
-            _quad(room, view, tile, (120 + tone, 132 + tone, 141 + tone))
-    _quad(
-        room,
-        view,
-        [(-wide, c, FAR_WALL), (wide, c, FAR_WALL), (wide, c, near), (-wide, c, near)],
-        (206, 212, 214),
-    )
+            _level(room, view, 0, (x, x + 0.59), (z, far), (120 + tone, 132 + tone, 141 + tone))
+    _level(room, view, CEILING, across, (FAR_WALL, NEAR), (206, 212, 214))
     for z in (3.0, 7.4):
-        _quad(
-            room,
-            view,
-            [(-0.7, c, z - 0.3), (0.7, c, z - 0.3), (0.7, c, z + 0.3), (-0.7, c, z + 0.3)],
-            (246, 250, 250),
-        )
+        _level(room, view, CEILING, (-0.7, 0.7), (z - 0.3, z + 0.3), (246, 250, 250))
+    _facing(room, view, FAR_WALL, across, (0, SKIRTING), DARK)
     for side in (-1, 1):
-        x = side * w
-        _quad(
-            room,
-            view,
-            [(x, 0, near), (x, 0, CORNER), (x, c, CORNER), (x, c, near)],
-            (168, 186, 194) if side < 0 else (156, 172, 180),
-        )
-        _quad(
-            room,
-            view,
-            [(x, 0, near), (x, 0, CORNER), (x, 0.12, CORNER), (x, 0.12, near)],
-            (96, 106, 112),
-        )
-        _quad(
-            room,
-            view,
-            [(x, 0.92, near), (x, 0.92, CORNER), (x, 1.0, CORNER), (x, 1.0, near)],
-            (122, 138, 148),
-        )
-    _quad(
-        room,
-        view,
-        [
-            (-wide, 0, FAR_WALL),
-            (wide, 0, FAR_WALL),
-            (wide, 0.12, FAR_WALL),
-            (-wide, 0.12, FAR_WALL),
-        ],
-        (96, 106, 112),
-    )
-    for side in (-1, 1):  # the side walls hide the ends of the far skirting
-        x = side * w
-        _quad(
-            room,
-            view,
-            [
-                (x, 0, CORNER - 0.01),
-                (side * wide, 0, CORNER),
-                (side * wide, c, CORNER),
-                (x, c, CORNER - 0.01),
-            ],
-            (150, 166, 174),
-        )
-        _quad(
-            room,
-            view,
-            [(x, 0, near), (x, 0, CORNER), (x, c, CORNER), (x, c, near)],
-            (168, 186, 194) if side < 0 else (156, 172, 180),
-        )
-        _quad(
-            room,
-            view,
-            [(x, 0, near), (x, 0, CORNER), (x, 0.12, CORNER), (x, 0.12, near)],
-            (96, 106, 112),
-        )
-        _quad(
-            room,
-            view,
-            [(x, 0.92, near), (x, 0.92, CORNER), (x, 1.0, CORNER), (x, 1.0, near)],
-            (122, 138, 148),
-        )
+        _draw_side(room, view, side)
+
+
+def _draw_side(room: Image, view: View, side: int) -> None:
+    """One side wall up to the corner, with skirting and rail, and the wall behind the corner."""
+    x, along = side * HALF_WIDTH, (NEAR, CORNER)
+    # Behind the corner, a little nearer at its edge: it hides the end of the far skirting.
+    behind = [
+        (x, 0, CORNER - 0.01),
+        (side * WIDE, 0, CORNER),
+        (side * WIDE, CEILING, CORNER),
+        (x, CEILING, CORNER - 0.01),
+    ]
+    _quad(room, view, behind, (150, 166, 174))
+    wall = (168, 186, 194) if side < 0 else (156, 172, 180)
+    _along(room, view, x, along, (0, CEILING), wall)
+    _along(room, view, x, along, (0, SKIRTING), DARK)
+    _along(room, view, x, along, (0.92, 1.0), (122, 138, 148))
 
 
 def _draw_furniture(room: Image, view: View) -> None:
     """A door and a notice board on the far wall, a window and a door in the side walls."""
     z = FAR_WALL - 0.02
-    _quad(
-        room, view, [(0.35, 0, z), (1.45, 0, z), (1.45, 2.15, z), (0.35, 2.15, z)], (92, 104, 112)
-    )
-    _quad(room, view, [(0.42, 0, z), (1.38, 0, z), (1.38, 2.08, z), (0.42, 2.08, z)], (70, 96, 124))
-    _quad(
-        room,
-        view,
-        [(0.75, 1.3, z), (1.05, 1.3, z), (1.05, 1.9, z), (0.75, 1.9, z)],
-        (178, 190, 186),
-    )
-    _quad(
-        room, view, [(0.5, 1.0, z), (0.6, 1.0, z), (0.6, 1.04, z), (0.5, 1.04, z)], (190, 196, 200)
-    )
-    _quad(
-        room, view, [(-2.0, 1.2, z), (-0.7, 1.2, z), (-0.7, 2.0, z), (-2.0, 2.0, z)], (98, 110, 118)
-    )
-    _quad(
-        room,
-        view,
-        [(-1.95, 1.24, z), (-0.75, 1.24, z), (-0.75, 1.96, z), (-1.95, 1.96, z)],
-        (108, 136, 160),
-    )
+    _facing(room, view, z, (0.35, 1.45), (0, 2.15), (92, 104, 112))
+    _facing(room, view, z, (0.42, 1.38), (0, 2.08), (70, 96, 124))
+    _facing(room, view, z, (0.75, 1.05), (1.3, 1.9), (178, 190, 186))
+    _facing(room, view, z, (0.5, 0.6), (1.0, 1.04), (190, 196, 200))
+    _facing(room, view, z, (-2.0, -0.7), (1.2, 2.0), (98, 110, 118))
+    _facing(room, view, z, (-1.95, -0.75), (1.24, 1.96), (108, 136, 160))
     for i, (x, y) in enumerate([(-1.85, 1.5), (-1.5, 1.35), (-1.2, 1.6), (-1.0, 1.3)]):
-        paper = [(x, y, z), (x + 0.2, y, z), (x + 0.2, y + 0.28, z), (x, y + 0.28, z)]
-        _quad(room, view, paper, (210 - 12 * i, 222 - 5 * i, 226 - 20 * (i % 2)))
-    x = -HALF_WIDTH + 0.01
-    _quad(
-        room, view, [(x, 1.1, 4.4), (x, 1.1, 7.0), (x, 2.35, 7.0), (x, 2.35, 4.4)], (150, 160, 164)
-    )
-    for a, b in ((4.5, 5.65), (5.75, 6.9)):
-        _quad(room, view, [(x, 1.18, a), (x, 1.18, b), (x, 2.28, b), (x, 2.28, a)], (244, 240, 228))
-    x = HALF_WIDTH - 0.01
-    _quad(room, view, [(x, 0, 5.2), (x, 0, 6.4), (x, 2.15, 6.4), (x, 2.15, 5.2)], (84, 96, 104))
-    _quad(room, view, [(x, 0, 5.28), (x, 0, 6.32), (x, 2.08, 6.32), (x, 2.08, 5.28)], (72, 92, 112))
+        tone = (210 - 12 * i, 222 - 5 * i, 226 - 20 * (i % 2))
+        _facing(room, view, z, (x, x + 0.2), (y, y + 0.28), tone)
+    left, right = -HALF_WIDTH + 0.01, HALF_WIDTH - 0.01
+    _along(room, view, left, (4.4, 7.0), (1.1, 2.35), (150, 160, 164))
+    for pane in ((4.5, 5.65), (5.75, 6.9)):
+        _along(room, view, left, pane, (1.18, 2.28), (244, 240, 228))
+    _along(room, view, right, (5.2, 6.4), (0, 2.15), (84, 96, 104))
+    _along(room, view, right, (5.28, 6.32), (0, 2.08), (72, 92, 112))
 
 
 def _shade(room: Image, view: View, generator: np.random.Generator) -> Image:
