@@ -35,11 +35,15 @@ Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
 
 
 class Once(NamedTuple):
-    """One repetition: the pipeline's totals and stages, and the bare seconds of its parts."""
+    """One repetition: the pipeline's totals and stages, and the bare seconds of its parts.
+
+    decoding: our reading of the clip over PyAV's own, frames per CPU second.
+    """
 
     totals: Totals
     stages: dict[str, StageTime]
     bare: dict[str, float]
+    decoding: float
 
     @property
     def ratio(self) -> float:
@@ -151,7 +155,7 @@ def measure(config: Config) -> Once:
     bare = {f"network {key}": tapped.bare_seconds() for key, tapped in taps.items()}
     decoding = measure_decoding(Path(config.cameras[0].url), repeats=1)
     bare["decoding"] = totals.frames / decoding.bare
-    return Once(totals, pipeline.meter.stages, bare)
+    return Once(totals, pipeline.meter.stages, bare, decoding.ratio)
 
 
 def measure_latency(config: Config) -> list[float]:
@@ -194,6 +198,7 @@ def summarise(config: Config, runs: list[Once], latencies: list[float]) -> dict[
         "faces_per_second": spread([r.totals.faces / r.totals.seconds for r in runs]),
         "bare_seconds": {k: spread([run.bare[k] for run in runs]) for k in runs[0].bare},
         "ratio_to_bare": spread([run.ratio for run in runs]),
+        "decoding_ratio": spread([run.decoding for run in runs]),
         "capture_to_event_ms": {
             f"p{share}": 1e3 * latencies[min(len(latencies) - 1, len(latencies) * share // 100)]
             for share in (50, 95, 99)
@@ -231,6 +236,7 @@ def show(report: dict[str, Any]) -> None:
         ("faces/s", range_of(report["faces_per_second"])),
         *((f"bare {name}, s", range_of(value)) for name, value in report["bare_seconds"].items()),
         ("ratio of bare parts to pipeline", range_of(report["ratio_to_bare"])),
+        ("decoding to BGR, ratio to PyAV alone", range_of(report["decoding_ratio"])),
         (
             f"capture to event, live, {report['live_events']} events",
             ", ".join(f"{k} {v:.0f} ms" for k, v in report["capture_to_event_ms"].items()),
