@@ -123,9 +123,14 @@ class DecideStage:
         return out
 
     def end(self, end: TrackEnd) -> list[Decided]:
-        """Close a sighting: a last decision on all its frames, then its final event."""
-        live = self.sightings[end.key.camera]
-        sighting = live[end.key.track]
+        """Close a sighting: a last decision on all its frames, then its final event.
+
+        A track whose beginning was never processed (an error came between) has no sighting.
+        """
+        live = self.sightings.get(end.key.camera, {})
+        sighting = live.get(end.key.track)
+        if sighting is None:
+            return []
         out: list[Decided] = []
         template = None
         if sighting.observations:

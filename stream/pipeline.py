@@ -11,7 +11,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from operator import methodcaller
 from typing import Any, Literal
@@ -20,15 +19,15 @@ from .. import JournalError, __version__
 from ..configs.schema import Config
 from ..models.pack import Pack
 from .aggregate import AggregateStage
-from .decide import DecideStage, instant
+from .decide import Decided, DecideStage, instant
 from .detect import DetectStage
 from .embed import EmbedStage
-from .events import AnyEvent, CameraState, System, event_id
+from .events import CameraState, System, TrackEvent, event_id
 from .feed import Feeds, StateChange
 from .match import GalleryIndex, MatchStage
 from .meter import Meter
 from .publish import Publisher
-from .records import Detections, Frame, Observed, Template, Tracked
+from .records import Detections, Frame, Observed, Tracked
 from .redact import redact
 from .track import TrackStage
 from .watcher import SourceInfo, Watcher
@@ -111,6 +110,7 @@ class Pipeline:
         self._wants_frames = any(watcher.wants_frames for watcher in self.watchers)
         self._held: list[Tracked] = []
         self._held_since = 0.0
+        self._observed: deque[Observed] = deque()
         self._frames: dict[tuple[str, int], Frame] = {}
         self._state_changes = 0
         self._run_id = time.time_ns()
@@ -198,22 +198,23 @@ class Pipeline:
         self.totals.rejected.update(detections.rejected)
 
     def _flush(self) -> None:
-        """Embed what is held and decide it, frame by frame."""
+        """Embed what is held and decide it, frame by frame.
+
+        What an error leaves undecided is decided by the next call: `_finish` makes one.
+        """
         held, self._held = self._held, []
-        if not held:
-            return
-        with self.meter.measure("embed", sum(len(tracked.faces) for tracked in held)):
-            observed = self.embed.process(held)
-        for item in observed:
-            self._decide(item)
+        if held:
+            with self.meter.measure("embed", sum(len(tracked.faces) for tracked in held)):
+                self._observed += self.embed.process(held)
+        while self._observed:
+            self._decide(self._observed.popleft())
 
     def _decide(self, observed: Observed) -> None:
         self.totals.embedded += len(observed.observations)
         self.totals.rejected.update(observed.rejected)
         with self.meter.measure("decide", len(observed.observations)):
             decided = self.decide.process(observed)
-        for event, template in decided:
-            self._publish(event, template)
+        self._publish(decided)
         ref = observed.tracked.frame
         frame = self._frames.pop((ref.camera, ref.sequence), None)
         if frame is not None:
@@ -221,14 +222,19 @@ class Pipeline:
                 labels = self.decide.labels(ref.camera)
                 self._tell(methodcaller("frame", frame, observed.tracked, labels))
 
-    def _publish(self, event: AnyEvent, template: Template | None = None) -> None:
-        with self.meter.measure("publish"):
-            stored = self.publisher.publish(event)
-        self.totals.events += 1
-        captured: datetime | None = getattr(stored, "captured_at", None)
-        if captured is not None and stored.published_at is not None:
-            self.totals.latencies.append((stored.published_at - captured).total_seconds())
-        self._tell(methodcaller("event", stored, template))
+    def _publish(self, decided: Sequence[Decided]) -> None:
+        """Store all, send all, then tell the watchers: one that breaks costs no event."""
+        if not decided:
+            return
+        self._follow_gallery()  # these may have been decided on a newer one than the last step's
+        with self.meter.measure("publish", len(decided)):
+            stored = self.publisher.publish_many([event for event, _ in decided])
+        self.totals.events += len(stored)
+        for event, (_, template) in zip(stored, decided, strict=True):
+            if isinstance(event, TrackEvent) and event.published_at is not None:
+                passed = event.published_at - event.captured_at
+                self.totals.latencies.append(passed.total_seconds())
+            self._tell(methodcaller("event", event, template))
 
     def _tell(self, call: Callable[[Watcher], None]) -> None:
         """Tell all watchers; one that fails ends the run, and is only closed from then on."""
@@ -244,34 +250,31 @@ class Pipeline:
             self._end_tracks(change.camera)
         self._state_changes += 1
         parts = (self.epoch, change.camera, str(self._run_id), f"state-{self._state_changes}")
-        self._publish(
-            CameraState(
-                id=event_id(*parts),
-                camera=change.camera,
-                decided_at=instant(time.time()),
-                state=change.state,
-                detail=change.detail,
-                frames=change.frames,
-                dropped=dict(change.dropped),
-            )
+        event = CameraState(
+            id=event_id(*parts),
+            camera=change.camera,
+            decided_at=instant(time.time()),
+            state=change.state,
+            detail=change.detail,
+            frames=change.frames,
+            dropped=dict(change.dropped),
         )
+        self._publish([Decided(event, None)])
 
     def _end_tracks(self, camera: str) -> None:
         self._flush()
-        for end in self.track.finish(camera):
-            for event, template in self.decide.end(end):
-                self._publish(event, template)
+        ends = self.track.finish(camera)
+        self._publish([told for end in ends for told in self.decide.end(end)])
 
     def _system(self, state: Literal["started", "stopped", "gallery.changed"], detail: str) -> None:
-        self._publish(
-            System(
-                id=event_id(self.epoch, "-", str(self._run_id), state, detail),
-                camera="-",
-                decided_at=datetime.now(UTC),
-                state=state,
-                detail=detail,
-            )
+        event = System(
+            id=event_id(self.epoch, "-", str(self._run_id), state, detail),
+            camera="-",
+            decided_at=instant(time.time()),
+            state=state,
+            detail=detail,
         )
+        self._publish([Decided(event, None)])
 
     def _finish(self, error: BaseException | None) -> BaseException | None:
         """Stop reading, close every sighting, and let the watchers write what there is.
