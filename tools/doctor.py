@@ -157,7 +157,7 @@ def check_folders() -> Iterator[Check]:
 
 def _check_folder(name: str, folder: Path, there: Path) -> Check:
     variable = f"FACESTREAM_{name.upper()}"
-    if not os.access(there, os.W_OK):
+    if not (there.is_dir() and os.access(there, os.W_OK)):
         mend = f"allow writing to it, or set {variable} to another folder"
         return Check("folders", name, "wrong", f"{folder} cannot be written", mend)
     free = shutil.disk_usage(there).free
