@@ -54,6 +54,8 @@ def main() -> None:
     disk under the output, a file without rights), 130 interrupted with everything decided flushed.
     The message is one line on stderr.
     """
+    # OpenCV warns of a damaged photo on stderr; the refusal says it already.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     try:
         code = app(prog_name="facestream", standalone_mode=False)
     except FacestreamError as error:
