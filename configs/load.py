@@ -78,7 +78,7 @@ def override(config: Config, assignment: str) -> Config:
     key = key.strip()
     steps = [_STEP.fullmatch(step) for step in key.split(".")]
     if not equals or None in steps:
-        raise ConfigError(f"expected KEY=VALUE like match.threshold=0.4, got {key!r}")
+        raise ConfigError(f"expected KEY=VALUE like match.threshold=0.4, got {_shown(key)}")
     path: list[str | int] = []
     for step in filter(None, steps):
         path += [step[1], *(int(index) for index in re.findall(r"\d+", step[2]))]
@@ -108,7 +108,7 @@ def _check_camera(key: str, camera: CameraConfig) -> None:
     if not CAMERA_NAME.fullmatch(camera.name):
         raise ConfigError(
             f"{key}.name must be letters, digits, dot, dash and underscore, starting with a letter "
-            f"or digit, got {camera.name!r}"
+            f"or digit, got {_shown(camera.name)}"
         )
     if not camera.url.strip():
         raise ConfigError(f"{key}.url is empty: give an address, a file or a folder")
@@ -246,7 +246,7 @@ def _require_known(kind: type, name: object, key: str) -> None:
     names = _names(kind)
     if name not in names:
         near = difflib.get_close_matches(str(name), names, n=1)
-        where = _join(key, str(name))
+        where = _join(key, _key_shown(name))
         raise ConfigError(
             f"unknown key {where}, did you mean {near[0]}?"
             if near
@@ -276,9 +276,8 @@ class _Loader(yaml.SafeLoader):
         for name, _ in node.value:
             if isinstance(name, yaml.ScalarNode) and name.tag != "tag:yaml.org,2002:merge":
                 if name.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {name.value!r} is given twice", name.start_mark
-                    )
+                    twice = f"the key {_key_shown(name.value)} is given twice"
+                    raise yaml.constructor.ConstructorError(None, None, twice, name.start_mark)
                 seen.add(name.value)
         return super().construct_mapping(node, deep)
 
@@ -313,6 +312,11 @@ def _shown(value: object) -> str:
         # An address in the wrong place may carry a password.
         return "text" if "://" in value or "@" in value else repr(value[:40])
     return "a list" if isinstance(value, list | tuple) else f"a {type(value).__name__}"
+
+
+def _key_shown(name: object) -> str:
+    """A key as it is written, unless it is a value in the wrong place."""
+    return str(name) if re.fullmatch(r"[\w.-]{1,40}", str(name)) else _shown(name)
 
 
 def _names(kind: type) -> list[str]:

@@ -23,7 +23,7 @@ from ..configs.schema import CameraConfig
 from .hardware import accelerator
 from .memory import keep_picture_memory
 from .records import Frame, Image
-from .redact import redact
+from .redact import redact_address
 from .timing import Timeline
 from .watcher import SourceInfo
 
@@ -86,7 +86,7 @@ class VideoSource:
 
     @property
     def _name(self) -> str:
-        return redact(self._config.url)
+        return redact_address(self._config.url)
 
     @property
     def decoder(self) -> str:

@@ -21,7 +21,7 @@ from ..configs.schema import CameraConfig
 from .decode import SourceStalled
 from .memory import keep_picture_memory
 from .records import Frame
-from .redact import redact
+from .redact import redact, redact_address
 from .source import Source, check_camera, is_live, open_source
 from .timing import Timeline
 from .watcher import SourceInfo
@@ -90,7 +90,7 @@ class _Reader:
 
     def open(self) -> None:
         """Open a recorded source now, so that a wrong name is an error before anything starts."""
-        self._say("connecting", f"opening {redact(self.config.url)}")
+        self._say("connecting", f"opening {redact_address(self.config.url)}")
         self._source = self._open()
         self._announce(self._source)
 
@@ -153,7 +153,7 @@ class _Reader:
     def _run_live(self) -> None:
         config, failures = self.config, 0
         lost: SourceError
-        self._say("connecting", f"opening {redact(config.url)}")
+        self._say("connecting", f"opening {redact_address(config.url)}")
         while not self._stop.is_set():
             try:
                 source = self._open()

@@ -20,6 +20,7 @@ from sqlalchemy.pool import StaticPool
 
 from .. import GalleryError, GalleryUnreadable
 from .gallery_tables import REVISION, REVISION_TABLE
+from .redact import redact_address
 
 BUSY_SECONDS = 5.0
 """How long to wait for another program that is writing to the same SQLite file."""
@@ -30,7 +31,8 @@ class Database:
 
     def __init__(self, url: URL) -> None:
         """Prepare the engine; nothing is opened before the first transaction."""
-        self.place = url.render_as_string(hide_password=True)
+        # A password may stand among the parameters too, where SQLAlchemy does not hide it.
+        self.place = redact_address(url.render_as_string(hide_password=True))
         self._sqlite = url.get_backend_name() == "sqlite"
         self._turn: AbstractContextManager[Any] = nullcontext()
         options: dict[str, Any] = {}
@@ -121,7 +123,7 @@ def locate(place: str | Path, *, create: bool) -> URL:
     if "://" in str(place):
         try:
             url = make_url(str(place))
-        except ArgumentError as error:
+        except (ArgumentError, ValueError) as error:  # the latter for a port that is no number
             raise GalleryUnreadable(
                 "the gallery's address is neither a file nor a URL such as sqlite:////data/gallery.db"
             ) from error
@@ -138,7 +140,7 @@ def locate(place: str | Path, *, create: bool) -> URL:
     if not create:
         if not path.exists():
             raise GalleryUnreadable(
-                f"there is no gallery at {path}: make one with `facestream enroll FOLDER`"
+                f"there is no gallery at {redact_address(str(path))}: make one with `facestream enroll FOLDER`"
             )
         return url
     try:

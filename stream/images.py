@@ -14,6 +14,7 @@ import numpy as np
 from .. import SourceCorrupt, SourceMissing
 from ..configs.schema import CameraConfig
 from .records import Frame, Image
+from .redact import redact_address
 from .timing import Timeline
 from .watcher import SourceInfo
 
@@ -60,13 +61,13 @@ class ImageSource:
         self._head = next(self._images, None)
         if self._head is None:
             raise SourceCorrupt(
-                f"{config.url}: expected pictures ({', '.join(sorted(SUFFIXES))}), "
+                f"{redact_address(config.url)}: expected pictures ({', '.join(sorted(SUFFIXES))}), "
                 f"got {len(paths)} of which none can be read"
             )
         height, width = self._head[1].shape[:2]
         self.info = SourceInfo(
             camera=config.name,
-            url=config.url,
+            url=redact_address(config.url),
             live=live,
             width=width,
             height=height,
@@ -100,5 +101,5 @@ def _list(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise SourceMissing(f"{path}: no such file or folder")
+        raise SourceMissing(f"{redact_address(str(path))}: no such file or folder")
     return sorted((p for p in path.iterdir() if p.suffix.lower() in SUFFIXES), key=natural_order)

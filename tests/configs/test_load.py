@@ -115,8 +115,8 @@ def test_a_mistake_is_named_by_its_key(data: object, says: str) -> None:
     [
         ("cameras: [\n  - {name: door", r"config.yaml: line \d, column \d+: not YAML"),
         ("cameras:\n\t- a", "line 2, column 1: not YAML"),
-        ("match: {top_k: 1}\nmatch: {top_k: 2}", "line 2, .* the key 'match' is given twice"),
-        ("cameras: [{name: a, name: b}]", "the key 'name' is given twice"),
+        ("match: {top_k: 1}\nmatch: {top_k: 2}", "line 2, .* the key match is given twice"),
+        ("cameras: [{name: a, name: b}]", "the key name is given twice"),
         ("cameras: !!python/object/apply:os.getcwd []", "not YAML: could not determine"),
         ("match: {threshold: 2026-99-99}", "not YAML"),
         ("", "the configuration must be a mapping"),
@@ -157,13 +157,23 @@ def test_secrets_come_from_the_environment_and_are_never_shown(
         with_camera(url=["rtsp://viewer:s3cret@door"]),
         {"cameras": "rtsp://viewer:s3cret@door"},
         {"cameras": ["rtsp://viewer:s3cret@door"]},
+        {"cameras": [{"name": "rtsp://viewer:s3cret@door", "url": "door"}]},
+        {"cameras": [{"rtsp://viewer:s3cret@door": "door"}]},
     ):
         with pytest.raises(ConfigError) as caught:
             from_mapping(data)
         assert "s3cret" not in str(caught.value)
-    for text in ("cameras: [{name: a, url: 'rtsp://viewer:s3cret@door}]", "url: a: s3cret"):
+    for text in (
+        "cameras: [{name: a, url: 'rtsp://viewer:s3cret@door}]",
+        "url: a: s3cret",
+        "rtsp://viewer:s3cret@door: a\nrtsp://viewer:s3cret@door: b",
+    ):
         with pytest.raises(ConfigError) as caught:
             load(written(tmp_path, text))
+        assert "s3cret" not in str(caught.value)
+    for assignment in ("cameras[0].url rtsp://viewer:s3cret@door", "rtsp://viewer:s3cret@door?a=1"):
+        with pytest.raises(ConfigError, match="expected KEY=VALUE") as caught:
+            override(config, assignment)
         assert "s3cret" not in str(caught.value)
 
 
