@@ -48,8 +48,9 @@ class VideoSource:
 
     The first picture is decoded at opening, so that what opens is video. `paced` says that a live
     source is really a file: its reader must wait until a frame is due. `dropped` counts frames that
-    could not be decoded. Iteration ends with the file; a live source that ends raises
-    SourceUnreachable, one that gives no frame for `stall_seconds` raises SourceStalled.
+    could not be decoded ("corrupt"), and those that a file announces and does not hold ("missing":
+    it was cut off). Iteration ends with the file; a live source that ends raises SourceUnreachable,
+    one that gives no frame for `stall_seconds` raises SourceStalled.
     """
 
     def __init__(
@@ -64,14 +65,15 @@ class VideoSource:
         self._config = config
         self._live = live
         self._timeline = timeline
-        self._local = "://" not in config.url
-        device = self._local and config.url.startswith("/dev/")
-        self._container = self._open(device)
+        self._device = config.url.startswith("/dev/")
+        self._file = "://" not in config.url and not self._device
+        self._rtsp = config.url.lower().startswith(("rtsp://", "rtsps://"))
+        self._container = self._open()
         try:
             self._stream = self._choose_stream()
-            finite = self._container.duration is not None and not device
-            self._endless = live and not finite
-            self.paced = live and finite and not config.url.startswith("rtsp")
+            finite = self._container.duration is not None and not self._device
+            self._endless = live and not finite and not self._file
+            self.paced = live and finite and not self._rtsp
             self._decoded = self._decode()
             self._head = next(self._decoded, None)
             if self._head is None:
@@ -109,12 +111,11 @@ class VideoSource:
         """Close the connection or file."""
         self._container.close()
 
-    def _open(self, device: bool) -> InputContainer:
+    def _open(self) -> InputContainer:
         config = self._config
         wait = config.stall_seconds
-        local_file = self._local and not device
         options: dict[str, str] = {}
-        if config.url.startswith("rtsp"):
+        if self._rtsp:
             # Without the three probe limits opening takes seconds; sound would hide that no
             # picture comes.
             options = {
@@ -125,16 +126,16 @@ class VideoSource:
                 "fpsprobesize": "0",
                 "buffer_size": str(_UDP_BUFFER),
             }
-        elif not local_file:
+        elif not self._file:
             options = {"analyzeduration": "1000000"}
         try:
             container = av.open(
-                f"file:{config.url}" if local_file else config.url,
+                f"file:{config.url}" if self._file else config.url,
                 "r",
-                format="v4l2" if device else None,
+                format="v4l2" if self._device else None,
                 options=options,
                 metadata_errors="replace",
-                timeout=None if local_file else (wait, wait),
+                timeout=None if self._file else (wait, wait),
                 hwaccel=accelerator(config.name, config.hardware),
             )
         except (av.error.FFmpegError, OSError) as error:
@@ -145,6 +146,8 @@ class VideoSource:
         stream = self._container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
             raise SourceCorrupt(f"{self._name}: expected a video stream, got none (sound only?)")
+        if self._container.format.name == "tty":  # FFmpeg would draw the letters
+            raise SourceCorrupt(f"{self._name}: expected video, got a text file")
         # Threads over whole frames decode fastest but hold frames back: not for live video.
         stream.thread_type = "SLICE" if self._live else "AUTO"
         return stream
@@ -166,8 +169,8 @@ class VideoSource:
         )
 
     def _decode(self) -> Generator[VideoFrame, None, None]:
-        """Yield the frames that decode; count the others as "corrupt"."""
-        last = time.monotonic()
+        """Yield the frames that decode; count those that do not, or are not there."""
+        last, read = time.monotonic(), 0
         # A live file's sound is read too, so that sound without pictures is seen as a stall.
         wanted = self._container.streams if self._live else [self._stream]
         packets: Iterator[Packet[Any]] = self._container.demux(*wanted)
@@ -178,23 +181,28 @@ class VideoSource:
                 raise self._explain(error, opened=True) from None
             if packet is None:
                 break
-            if packet.stream_index != self._stream.index:
-                self._check_alive(last)
-                continue
-            try:
-                frames = packet.decode()
-            except av.error.InvalidDataError:
-                self.dropped["corrupt"] += 1
-                self._check_alive(last)
-                continue
-            for frame in frames:
-                if frame.is_corrupt:
-                    self.dropped["corrupt"] += 1
-                elif isinstance(frame, VideoFrame):
+            if packet.stream_index == self._stream.index:
+                read += packet.size > 0
+                for frame in self._pictures(packet):
                     yield frame
                     last = time.monotonic()
+            self._check_alive(last)
         if self._endless:
             raise SourceUnreachable(f"{self._name}: the stream ended (camera or server went away)")
+        if read < self._stream.frames:
+            self.dropped["missing"] += self._stream.frames - read
+
+    def _pictures(self, packet: Packet[Any]) -> list[VideoFrame]:
+        """The whole pictures that a packet completes; the others are counted."""
+        try:
+            frames = [frame for frame in packet.decode() if isinstance(frame, VideoFrame)]
+        except av.error.FFmpegError:
+            self.dropped["corrupt"] += 1
+            return []
+        whole = [frame for frame in frames if not frame.is_corrupt]
+        if len(whole) < len(frames):
+            self.dropped["corrupt"] += len(frames) - len(whole)
+        return whole
 
     def _check_alive(self, last: float) -> None:
         """Raise SourceStalled where packets come and pictures do not."""
@@ -210,7 +218,7 @@ class VideoSource:
         reason = getattr(error, "strerror", None) or type(error).__name__
         if isinstance(error, av.error.ProtocolNotFoundError):
             return SourceMissing(f"{name}: no reader for this kind of address; see docs for kinds")
-        if self._live or not self._local:
+        if not self._file:
             return self._explain_remote(error, reason, opened)
         if opened:
             return SourceCorrupt(f"{name}: the file breaks off in the middle ({reason})")

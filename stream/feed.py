@@ -22,7 +22,7 @@ from .decode import SourceStalled
 from .memory import keep_picture_memory
 from .records import Frame
 from .redact import redact, redact_address
-from .source import Source, check_camera, is_live, open_source
+from .source import Source, check_camera, is_live, kind_of, open_source
 from .timing import Timeline
 from .watcher import SourceInfo
 
@@ -146,26 +146,24 @@ class _Reader:
         except SourceError as error:
             self._fail(error)
         else:
-            self._say("ended", "every frame was read")
+            missing = self.dropped["missing"]
+            whole = f"cut off: {missing} frames are missing" if missing else "every frame was read"
+            self._say("ended", whole)
         finally:
             source.close()
 
     def _run_live(self) -> None:
-        config, failures = self.config, 0
+        config = self.config
+        failed = brief = 0  # in a row: attempts that failed; that gave video for a moment only
         lost: SourceError
         self._say("connecting", f"opening {redact_address(config.url)}")
         while not self._stop.is_set():
             try:
                 source = self._open()
-            except SourceMissing as error:
-                if not config.url.startswith("/dev/"):  # a webcam may be plugged in later
-                    self._fail(error)
-                    return
-                failures, lost = failures + 1, error
             except SourceError as error:
-                failures, lost = failures + 1, error
+                failed, lost = failed + 1, error
             else:
-                failures = 0
+                failed, opened = 0, time.monotonic()
                 try:
                     self._play(source)
                     return
@@ -173,18 +171,28 @@ class _Reader:
                     lost = error
                 finally:
                     source.close()
+                brief = 0 if time.monotonic() - opened > config.stall_seconds else brief + 1
+            if self._is_final(lost):
+                self._fail(lost)
+                return
             if isinstance(lost, SourceStalled):
                 self._say("stalled", str(lost))
-            if config.retry_attempts and failures >= config.retry_attempts:
+            if config.retry_attempts and failed >= config.retry_attempts:
                 most = config.retry_attempts
                 self._fail(SourceUnreachable(f"{lost}; given up (retry_attempts is {most})"))
                 return
-            pause = backoff(
-                failures, config.retry_first_seconds, config.retry_most_seconds, self._jitter()
-            )
+            first, most_seconds = config.retry_first_seconds, config.retry_most_seconds
+            pause = backoff(failed + brief, first, most_seconds, self._jitter())
             log.info("camera %s: %s; next attempt in %.1f s", config.name, lost, pause)
             self._say("reconnecting", str(lost))
             self._stop.wait(pause)
+
+    def _is_final(self, error: SourceError) -> bool:
+        """Whether another attempt cannot help: it is a file, or an address that nothing reads."""
+        kind = kind_of(self.config.url)
+        if kind == "device":
+            return False  # a webcam may be plugged in later
+        return kind != "network" or isinstance(error, SourceMissing)
 
     def _play(self, source: Source) -> None:
         """Deliver a live source until it ends, fails or is stopped."""
@@ -332,7 +340,7 @@ class Feeds:
 
     @property
     def dropped(self) -> dict[str, dict[str, int]]:
-        """Frames left out so far, by camera and reason (newer, corrupt, unreadable)."""
+        """Frames left out so far, by camera and reason (newer, corrupt, missing, unreadable)."""
         with self._changed:
             return {reader.config.name: dict(reader.dropped) for reader in self._readers}
 

@@ -140,7 +140,8 @@ def locate(place: str | Path, *, create: bool) -> URL:
     if not create:
         if not path.exists():
             raise GalleryUnreadable(
-                f"there is no gallery at {redact_address(str(path))}: make one with `facestream enroll FOLDER`"
+                f"there is no gallery at {redact_address(str(path))}: "
+                "make one with `facestream enroll FOLDER`"
             )
         return url
     try:

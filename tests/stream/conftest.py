@@ -151,7 +151,7 @@ def rtsp(gstreamer: None, tmp_path: Path) -> Iterator[Callable[..., RtspServer]]
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """/clip: the file; /mjpeg: pictures for ever at 20 per second; /text: no video; else 404."""
+    """/clip: the file; /mjpeg: pictures for ever, 10 per second, /brief: four; /text; else 404."""
 
     def __init__(self, clip: Path, closing: threading.Event, *rest: object) -> None:
         self.clip, self.closing = clip, closing
@@ -163,8 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send("video/mp4", self.clip.read_bytes())
         elif path == "/text":
             self._send("text/plain", b"hello, no video here" * 100)
-        elif path == "/mjpeg":
-            self._stream()
+        elif path in ("/mjpeg", "/brief"):
+            self._stream(4 if path == "/brief" else None)
         else:
             self.send_error(404)
 
@@ -175,13 +175,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _stream(self) -> None:
+    def _stream(self, pictures: int | None) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()
         index = 0
         try:
-            while not self.closing.wait(0.05):
+            while index != pictures and not self.closing.wait(0.1):
                 picture = cv2.imencode(".jpg", numbered(index, (160, 96)))[1].tobytes()
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n"
                 self.wfile.write(head.encode() + b"\r\n" + picture + b"\r\n")

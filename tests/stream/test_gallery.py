@@ -433,7 +433,7 @@ def test_a_full_disk_loses_nothing(path: Path) -> None:
 )
 def test_an_address_that_cannot_be_used_is_reported_without_its_password(url: str) -> None:
     with pytest.raises(
-        GalleryUnreadable, match="cannot use the gallery|nor a URL|no gallery at"
+        GalleryUnreadable, match=r"cannot use the gallery|nor a URL|no gallery at"
     ) as error:
         Gallery.open(url, create=False)
     assert "hush" not in str(error.value)
