@@ -192,7 +192,9 @@ class CameraState(Event, frozen=True, kw_only=True, tag="camera.state"):
     frames: int
     """Frames read so far."""
     dropped: dict[str, int]
-    """Frames left out so far, by reason."""
+    """Frames left out so far, by reason: newer (a later frame took the place of one that nobody had
+    time for), corrupt (did not decode), missing (a file was cut off), unreadable (a file in a
+    folder is no picture)."""
 
 
 class System(Event, frozen=True, kw_only=True, tag="system"):

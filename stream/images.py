@@ -32,9 +32,12 @@ def natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
 
 
 def read_image(path: Path) -> Image | None:
-    """Return a picture upright as (H, W, 3) uint8 BGR, None where the file is not a picture."""
-    data = np.fromfile(path, dtype=np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    """Return a picture upright as (H, W, 3) uint8 BGR, None where it cannot be read."""
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except (OSError, cv2.error):  # no right to read it; more pixels than OpenCV takes
+        return None
     return None if image is None else np.asarray(image, dtype=np.uint8)
 
 
@@ -102,4 +105,8 @@ def _list(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise SourceMissing(f"{redact_address(str(path))}: no such file or folder")
-    return sorted((p for p in path.iterdir() if p.suffix.lower() in SUFFIXES), key=natural_order)
+    try:
+        found = [p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.is_dir()]
+    except OSError as error:
+        raise SourceMissing(f"{path}: the folder cannot be read ({error.strerror})") from error
+    return sorted(found, key=natural_order)

@@ -38,14 +38,15 @@ def redact(text: str) -> str:
 
 
 def redact_address(address: str) -> str:
-    """Return one address without its passwords and tokens, even where it is no proper URL.
+    """Return one address as it may be shown: without passwords, even where it is no proper URL.
 
     A password with a space in it, or an address that lacks its scheme, can only be told where
-    nothing else stands in the text.
+    nothing else stands in the text. Bytes of a file name that are no text become question marks.
 
     >>> redact_address("admin:my secret@10.0.0.7/main")
     'admin:***@10.0.0.7/main'
     """
+    address = address.encode(errors="replace").decode()
     address = _USERINFO.sub(rf"\g<head>{HIDDEN}@", address)
     if "://" not in address:
         return address  # a file, whose name may hold "key=3"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from os.path import expanduser
 from pathlib import Path
 from typing import Literal, Protocol
 from urllib.parse import unquote, urlsplit
@@ -102,7 +103,7 @@ def open_source(
     kind = kind_of(config.url)
     if kind == "synthetic":
         return SyntheticSource(config, live=live, timeline=timeline, dropped=dropped)
-    if config.url.startswith("file://"):
+    if kind != "network":
         config = replace(config, url=_path_of(config.url))
     if kind == "images":
         return ImageSource(config, live=live, timeline=timeline, dropped=dropped)
@@ -110,4 +111,4 @@ def open_source(
 
 
 def _path_of(url: str) -> str:
-    return unquote(urlsplit(url).path) if url.startswith("file://") else url
+    return unquote(urlsplit(url).path) if url.startswith("file://") else expanduser(url)

@@ -46,7 +46,10 @@ def parse_scene(url: str) -> Scene:
     >>> parse_scene("synthetic:?faces=2&size=320x240").size
     (320, 240)
     """
-    given = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+    parts = urlsplit(url)
+    if parts.netloc or parts.path or parts.fragment:
+        raise ConfigError(f"{url}: expected synthetic:?name=value&name=value")
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
     known = {"seed", "faces", "seconds", "fps", "size", "live"}
     unknown = sorted(set(given) - known)
     if unknown:
@@ -63,9 +66,13 @@ def parse_scene(url: str) -> Scene:
         )
     except ValueError as error:
         raise ConfigError(f"{url}: expected numbers, as in size=640x360&fps=25 ({error})") from None
-    in_range = scene.fps > 0 and 0 <= scene.faces <= 32 and scene.seconds >= 0 and scene.seed >= 0
-    if not in_range or not all(64 <= side <= 4096 for side in scene.size):
-        raise ConfigError(f"{url}: expected fps > 0, 0..32 faces, seconds >= 0, sides of 64..4096")
+    in_range = 0 < scene.fps <= 1000 and 0 <= scene.seconds <= 1e6 and scene.seed >= 0
+    fits = 0 <= scene.faces <= 32 and all(64 <= side <= 4096 for side in scene.size)
+    if not (in_range and fits):
+        raise ConfigError(
+            f"{url}: expected fps above 0 up to 1000, 0..32 faces, 0..1000000 seconds, "
+            "sides of 64..4096, a seed of 0 or more"
+        )
     return scene
 
 
@@ -82,7 +89,7 @@ class SyntheticSource:
         self._timeline = timeline
         self._scene = scene = parse_scene(config.url)
         self._painter = Painter(scene)
-        frames = round(scene.seconds * scene.fps) or None
+        frames = max(1, round(scene.seconds * scene.fps)) if scene.seconds else None
         self.info = SourceInfo(
             camera=config.name,
             url=config.url,

@@ -70,6 +70,20 @@ def test_a_file_address_is_a_path(clip: Path) -> None:
     assert len(read(named.as_uri())[1]) == 20
 
 
+def test_file_names_may_look_like_anything(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("rtsp.mp4", "a:b.mp4", "a#b?.mp4", "%03d.mp4", "-x.mp4", "\udcff.mp4"):
+        (tmp_path / name).hardlink_to(clip)
+        source = open_source(camera(name, mode="live"))
+        source.close()
+        assert source.paced, name
+        source.info.url.encode()
+    assert len(read("~/rtsp.mp4")[1]) == 20
+
+
 def test_gif_delays_become_times(tmp_path: Path) -> None:
     delays = [0.1, 0.5, 0.2, 0.1]
     starts = [sum(delays[:i]) for i in range(4)]
@@ -93,6 +107,24 @@ def test_a_truncated_transport_stream_gives_what_is_left(tmp_path: Path) -> None
     assert all(f.image.shape == (96, 160, 3) for f in frames)
 
 
+def test_a_file_that_was_cut_off_says_how_much_is_missing(tmp_path: Path, clip: Path) -> None:
+    whole = tmp_path / "whole.mp4"
+    with (
+        av.open(str(clip)) as source,
+        av.open(str(whole), "w", options={"movflags": "faststart"}) as out,
+    ):
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    (tmp_path / "cut.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    assert read(whole)[0].dropped == {}
+    cut, frames = read(tmp_path / "cut.mp4")
+    assert 0 < len(frames) < 20 == cut.info.frames
+    assert 0 < cut.dropped["missing"] <= 20 - len(frames)
+
+
 def test_damaged_pictures_are_counted(tmp_path: Path) -> None:
     data = bytearray(write_clip(tmp_path / "a.ts", 60, gop=12, size=(320, 192)).read_bytes())
     rng = np.random.default_rng(0)
@@ -114,7 +146,8 @@ def test_what_is_not_video_is_an_error_of_one_line(tmp_path: Path, clip: Path) -
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), layout="mono")
         sound.sample_rate = 8000
         out.mux(stream.encode(sound))
-    for name in ("empty.mp4", "garbage.mp4", "cut.mp4", "sound.wav", "empty folder"):
+    (tmp_path / "notes.txt").write_text("FFmpeg would draw these letters\n")
+    for name in ("empty.mp4", "garbage.mp4", "cut.mp4", "sound.wav", "notes.txt", "empty folder"):
         with pytest.raises(SourceCorrupt, match=f"{name}: expected") as raised:
             open_source(camera(tmp_path / name))
         assert "\n" not in str(raised.value)
@@ -124,6 +157,8 @@ def test_what_is_not_there_is_an_error(tmp_path: Path) -> None:
     for url in (tmp_path / "no.mp4", tmp_path / "no.jpg", tmp_path / "no", "/dev/video97"):
         with pytest.raises(SourceMissing, match="no such"):
             open_source(camera(url))
+    with pytest.raises(SourceMissing, match="no such file"):
+        open_source(camera(tmp_path / "no.mp4", mode="live"))
     with pytest.raises(SourceMissing, match="no reader"):
         open_source(camera("gopherx://u:secret@host/x"))
 
@@ -177,14 +212,16 @@ def test_a_folder_is_read_in_natural_order(tmp_path: Path) -> None:
     for index, size in ((2, (64, 48)), (10, (80, 60)), (1, (64, 48))):
         assert cv2.imwrite(str(tmp_path / f"f{index}.png"), numbered(index, size))
     (tmp_path / "f3.jpg").write_bytes(b"not a picture")
+    (tmp_path / "f4.jpg").symlink_to(tmp_path / "gone.jpg")
     (tmp_path / "notes.txt").write_text("left alone")
+    (tmp_path / "folder.jpg").mkdir()
     source, frames = read(tmp_path, fps=5.0)
     assert [index_of(f.image) for f in frames] == [1, 2, 10]
     assert [f.sequence for f in frames] == [0, 1, 2]
-    assert [f.pts for f in frames] == pytest.approx([0.0, 0.2, 0.6])
+    assert [f.pts for f in frames] == pytest.approx([0.0, 0.2, 0.8])
     assert frames[2].image.shape == (60, 80, 3)
-    assert source.dropped == {"unreadable": 1}
-    assert (source.info.frames, source.info.fps) == (4, 5.0)
+    assert source.dropped == {"unreadable": 2}
+    assert (source.info.frames, source.info.fps) == (5, 5.0)
 
 
 def test_a_single_picture_is_one_frame(tmp_path: Path) -> None:

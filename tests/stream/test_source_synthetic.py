@@ -36,8 +36,19 @@ def test_faces_move_and_stay_in_the_picture() -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["colour=red", "fps=0", "size=big", "faces=-1", "size=10x10", "seconds=x"]
+    "query",
+    ["colour=red", "fps=0", "size=big", "faces=-1", "size=10x10", "seconds=x", "seconds=inf"],
 )
 def test_a_wrong_parameter_is_named(query: str) -> None:
     with pytest.raises(ConfigError, match="expected"):
         parse_scene(f"synthetic:?{query}")
+
+
+def test_what_is_no_parameter_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"expected synthetic:\?"):
+        parse_scene("synthetic:seconds=1")
+
+
+def test_less_than_a_frame_is_one_frame_and_not_an_endless_scene() -> None:
+    source = open_source(CameraConfig(name="s", url="synthetic:?seconds=0.01&fps=10"))
+    assert len(list(source)) == source.info.frames == 1
