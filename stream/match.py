@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from .. import ConfigError
@@ -94,15 +95,32 @@ class MatchStage:
             return []
         version, index, names = self._index()
         probes = np.stack([one.template.embedding for one in templates])
-        # An optimal assignment never needs a face's candidates beyond those that others can take.
         barred = [taken.get(one.key, ()) for one in templates]
-        depth = max(self._config.top_k, len(templates) + max(map(len, barred)))
-        ranked = index.search(probes, depth, by=self._config.score)
+        ranked = self._search(index, probes, max(map(len, barred)))
         given = self._assign(ranked, names, barred)
         return [
             self._match(one, hits, hit, names, version, index.identities)
             for one, hits, hit in zip(templates, ranked, given, strict=True)
         ]
+
+    def _search(
+        self, index: SearchIndex, probes: npt.NDArray[np.float32], barred: int
+    ) -> list[tuple[Hit, ...]]:
+        """Candidates of each probe (Q, C), as many as an optimal assignment can need of it.
+
+        That is one more than the others and the `barred` identities can take from it, but none
+        below the threshold: nearly always the few that are listed anyway are enough.
+        """
+        top, by = self._config.top_k, self._config.score
+        ranked = index.search(probes, top, by=by)
+        most = len(probes) + barred
+        if most > top:
+            deeper = [
+                i for i, hits in enumerate(ranked) if hits and hits[-1].score >= self.threshold
+            ]
+            for i, hits in zip(deeper, index.search(probes[deeper], most, by=by), strict=True):
+                ranked[i] = hits
+        return ranked
 
     def _assign(
         self,
@@ -111,17 +129,22 @@ class MatchStage:
         barred: Sequence[Collection[str]],
     ) -> list[Hit | None]:
         """The hit each face is given: a maximum-weight matching, with one "nobody" per face."""
-        identities = sorted({hit.identity for hits in ranked for hit in hits})
+        possible = [
+            (face, hit)
+            for face, hits in enumerate(ranked)
+            for hit in hits
+            if hit.score >= self.threshold and names[hit.identity] not in barred[face]
+        ]
+        identities = sorted({hit.identity for _, hit in possible})
         columns = {identity: column for column, identity in enumerate(identities)}
         faces = len(ranked)
         gains = np.full((faces, len(identities) + faces), -1.0)
         gains[:, len(identities) :] = _UNNAMED
         chosen: dict[tuple[int, int], Hit] = {}
-        for face, hits in enumerate(ranked):
-            for hit in hits:
-                if hit.score >= self.threshold and names[hit.identity] not in barred[face]:
-                    gains[face, columns[hit.identity]] = hit.score - self.threshold
-                    chosen[face, columns[hit.identity]] = hit
+        for face, hit in possible:
+            column = columns[hit.identity]
+            gains[face, column] = hit.score - self.threshold
+            chosen[face, column] = hit
         rows, best = linear_sum_assignment(gains, maximize=True)
         return [
             chosen.get((int(face), int(column))) for face, column in zip(rows, best, strict=True)
