@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -18,93 +21,143 @@ from ..stream.watcher import Label, SourceInfo
 from .palette import Palette
 from .summary import Person, Sighting, Summary, clock, group
 
-_REFRESH_SECONDS = 0.1
-_ROWS = 12
+_REFRESHES = 5
+"""A second, by a timer: a camera that gives nothing causes no call here, yet its time runs."""
+_MOST_ROWS = 30
+_RATE_SECONDS = 5.0
+_TROUBLE = ("stalled", "reconnecting", "failed")
+
+
+class _Mark(NamedTuple):
+    """How far a camera was at a time of the monotonic clock."""
+
+    at: float
+    frames: int
+    sequence: int
 
 
 @dataclass
 class _Camera:
-    """Progress of one camera. Times on the monotonic clock; pts in stream seconds."""
+    """Progress of one camera. since and changed on the monotonic clock; pts in stream seconds.
 
-    info: SourceInfo
+    sequence and pts are those of the newest frame decided.
+    """
+
     since: float
-    state: str = "running"
+    changed: float
+    info: SourceInfo | None = None
+    state: str = "connecting"
+    detail: str = ""
     frames: int = 0
-    first_pts: float | None = None
+    sequence: int = 0
+    first_pts: float = 0.0
     pts: float = 0.0
+    marks: list[_Mark] = field(default_factory=list)
+
+    def enter(self, state: str, detail: str) -> None:
+        """Change state; the time of the change is kept while only the reason changes."""
+        if state != self.state:
+            self.changed = time.monotonic()
+        self.state, self.detail = state, detail
+
+    def rates(self, now: float) -> tuple[float, float]:
+        """Frames decided and frames read per second, over the last five to ten seconds."""
+        here = _Mark(now, self.frames, self.sequence)
+        if not self.marks:
+            self.marks.append(here)
+        if now - self.marks[-1].at >= _RATE_SECONDS:
+            self.marks = [self.marks[-1], here]
+        start = self.marks[0]
+        passed = max(now - start.at, 1e-3)
+        return (self.frames - start.frames) / passed, (self.sequence - start.sequence) / passed
 
     @property
     def done(self) -> float | None:
         """Share 0..1 of a recorded source; None when its length is not known."""
         if self.state == "ended":
             return 1.0
+        if self.info is None or self.info.live:
+            return None
         if self.info.duration:
-            return min(1.0, (self.pts - (self.first_pts or 0.0)) / self.info.duration)
+            return min(1.0, (self.pts - self.first_pts) / self.info.duration)
         return min(1.0, self.frames / self.info.frames) if self.info.frames else None
 
 
 class LiveTable:
-    """Watcher that shows what is going on, at most ten times a second.
+    """Watcher that shows what is going on.
 
-    On a terminal: progress by camera and the newest sightings, redrawn in place. Elsewhere: one
-    plain line per finished sighting. At the end: one closing line per identity.
+    On a terminal: progress by camera and the newest sightings, redrawn in place by a timer.
+    Elsewhere: one plain line per finished sighting. At the end: one closing line per identity.
+    Times are those of the recording, and of the wall clock here for live cameras.
     """
 
     wants_frames = True
     """Progress is counted in frames decided."""
 
-    def __init__(self, console: Console, palette: Palette | None = None) -> None:
-        """console: where to write; whether it is a terminal decides the form."""
+    def __init__(self, console: Console, palette: Palette | None = None, heading: str = "") -> None:
+        """console: where to write; whether it is a terminal decides the form.
+
+        heading: one line above everything, such as where the events go.
+        """
         self._console = console
         self._palette = palette or Palette()
+        self._heading = heading
         self._summary = Summary()
         self._cameras: dict[str, _Camera] = {}
-        self._drawn = 0.0
         self._closed = False
+        # Held while anything below changes or is drawn, never while the console is written to.
+        self._lock = threading.Lock()
         self._live: Live | None = None
         if console.is_terminal:
-            self._live = Live(console=console, auto_refresh=False, transient=True)
+            self._live = Live(
+                console=console,
+                get_renderable=self._draw,
+                refresh_per_second=_REFRESHES,
+                transient=True,
+            )
+        self._begun = False
 
     def source(self, info: SourceInfo) -> None:
         """Start or go on with a camera."""
-        known = self._cameras.get(info.camera)
-        if known is None:
-            self._cameras[info.camera] = _Camera(info, time.monotonic())
-            if self._live is None:
-                kind = "live" if info.live else "recorded"
-                self._print(f"{info.camera}: {info.url} {info.width}x{info.height}, {kind}")
-        else:
-            known.info, known.state = info, "running"
-        self._draw()
+        self._begin()
+        with self._lock:
+            known = info.camera in self._cameras
+            camera = self._camera(info.camera)
+            camera.info = info
+            camera.enter("running", "")
+        if not known and self._live is None:
+            kind = "live" if info.live else "recorded"
+            self._print(f"{info.camera}: {info.url} {info.width}x{info.height}, {kind}")
 
     def frame(self, frame: Frame, tracked: Tracked, labels: Mapping[int, Label]) -> None:
         """Count a frame and follow the tracks in it."""
-        camera = self._cameras.get(frame.camera)
-        if camera is not None:
+        with self._lock:
+            camera = self._camera(frame.camera)
+            if not camera.frames:
+                camera.since, camera.first_pts = time.monotonic(), frame.pts
+                camera.marks = [_Mark(camera.since, 0, frame.sequence)]
             camera.frames += 1
-            camera.pts = frame.pts
-            if camera.first_pts is None:
-                camera.first_pts = frame.pts
-        for face in tracked.faces:
-            label = labels.get(face.track)
-            if label is not None:
-                self._summary.see(frame.camera, face.track, frame.pts, label)
-        self._draw()
+            camera.sequence, camera.pts = frame.sequence, frame.pts
+            for face in tracked.faces:
+                label = labels.get(face.track)
+                if label is not None:
+                    self._summary.see(frame.camera, face.track, frame.pts, label)
 
     def event(self, event: AnyEvent, template: Template | None) -> None:
         """Follow sightings and the state of cameras."""
-        sighting = self._summary.add(event)
-        if sighting is not None and sighting.identity is not None:
-            self._palette.of(sighting.identity)
-        if isinstance(event, CameraState):
-            camera = self._cameras.get(event.camera)
-            if camera is not None:
-                camera.state = event.state
-            if self._live is None and event.state not in ("running", "connecting"):
-                self._print(f"{event.camera}: {event.state}, {event.frames} frames. {event.detail}")
-        elif isinstance(event, SightingEnded) and sighting is not None and self._live is None:
-            self._print(sighting_line(sighting))
-        self._draw()
+        self._begin()
+        with self._lock:
+            sighting = self._summary.add(event)
+            if sighting is not None and sighting.identity is not None:
+                self._palette.of(sighting.identity)
+            if isinstance(event, CameraState):
+                self._camera(event.camera).enter(event.state, event.detail)
+        if self._live is not None:
+            return
+        if isinstance(event, CameraState) and event.state not in ("running", "connecting"):
+            self._print(f"{event.camera}: {event.state}, {event.frames} frames: {event.detail}")
+        elif isinstance(event, SightingEnded) and sighting is not None:
+            self._print(sighting_line(sighting, self._live_cameras()))
 
     def close(self) -> None:
         """Take the table away and write the closing lines; closing twice is allowed."""
@@ -113,84 +166,153 @@ class LiveTable:
         self._closed = True
         if self._live is not None:
             self._live.stop()
-        for line in closing_lines(self._summary.sightings):
+        if not self._summary.sightings and not any(c.frames for c in self._cameras.values()):
+            return  # no picture was looked at: "nobody" would be said of nothing
+        for line in closing_lines(self._summary.sightings, self._live_cameras()):
             self._print(line)
+
+    def _begin(self) -> None:
+        """Write the heading, or start the timer, with the first news of a run."""
+        if self._begun or self._closed:
+            return
+        self._begun = True
+        if self._live is not None:
+            self._live.start()
+        elif self._heading:
+            self._print(self._heading)
+
+    def _camera(self, name: str) -> _Camera:
+        if name not in self._cameras:
+            now = time.monotonic()
+            self._cameras[name] = _Camera(now, now)
+        return self._cameras[name]
+
+    def _live_cameras(self) -> frozenset[str]:
+        return frozenset(n for n, c in self._cameras.items() if c.info is not None and c.info.live)
 
     def _print(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
 
-    def _draw(self) -> None:
-        """Redraw unless that was done less than a tenth of a second ago."""
+    def _draw(self) -> Group:
+        """What is shown now; called by the timer's thread."""
+        width, height = self._console.size
+        with self._lock:
+            heading = Text(self._heading, style="dim", no_wrap=True, overflow="ellipsis")
+            progress = self._progress(most=max(3, height // 3))
+            left = height - progress.row_count - 3
+            return Group(heading, progress, self._sightings(width, min(_MOST_ROWS, max(3, left))))
+
+    def _progress(self, most: int) -> Table:
+        """One row per camera: name, how far or in which state, and figures.
+
+        Where there are more cameras than rows, those in trouble come first.
+        """
         now = time.monotonic()
-        if self._live is None or self._closed or now - self._drawn < _REFRESH_SECONDS:
-            return
-        self._drawn = now
-        if not self._live.is_started:
-            self._live.start()
-        width = self._console.width
-        self._live.update(Group(self._progress(now), self._sightings(width)), refresh=True)
-
-    def _progress(self, now: float) -> Table:
-        """One row per camera: name, bar, where it is, frames/s, time left or time up."""
         table = Table.grid(padding=(0, 1))
-        for name, camera in self._cameras.items():
-            passed = max(now - camera.since, 1e-3)
-            rate = f"{camera.frames / passed:5.1f} fps"
-            done = camera.done
-            if camera.info.live or done is None:
-                up = f"{camera.state}, up {clock(passed)[:-2]}"
-                table.add_row(Text(name), Text("live" if camera.info.live else ""), up, rate)
-                continue
-            left = passed * (1 - done) / done if done > 0.01 else None
-            rest = "" if left is None else f"{clock(left)[:-2]} left"
-            bar = ProgressBar(total=1.0, completed=done, width=20)
-            table.add_row(Text(name), bar, f"{100 * done:3.0f} %", rate, rest)
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        cameras = list(self._cameras.items())
+        if len(cameras) > most:
+            cameras.sort(key=lambda item: item[1].state not in _TROUBLE)
+        for name, camera in cameras[:most]:
+            table.add_row(Text(name), *_standing(camera, now))
+        if len(cameras) > most:
+            table.add_row(Text(f"and {len(cameras) - most} more", style="dim"), "", "")
         return table
 
-    def _sightings(self, width: int) -> Table:
+    def _sightings(self, width: int, rows: int) -> Table:
         """The newest sightings, those in view last; fewer columns on narrow terminals."""
-        wide = width >= 76
+        shown = _columns(width)
         table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-        if wide:
-            table.add_column("camera", no_wrap=True)
-        table.add_column("track", justify="right")
-        table.add_column("who", no_wrap=True, overflow="ellipsis", min_width=8, max_width=28)
-        table.add_column("score", justify="right", no_wrap=True)
-        if wide:
-            table.add_column("threshold", justify="right", no_wrap=True)
-            table.add_column("faces", justify="right")
-        table.add_column("seen", no_wrap=True)
-        newest = sorted(self._summary.sightings, key=lambda s: (not s.ended, s.last))[-_ROWS:]
-        for s in newest:
-            decided = s.state in ("matched", "unknown")
-            colour = self._palette.of(s.identity, decided)
-            who = Text(s.who, style=f"bold {colour}" if s.identity is not None else colour)
-            score = "" if s.score is None else f"{s.score:.3f}"
-            threshold = "" if s.threshold is None else f"{s.threshold:.3f}"
-            seen = f"{clock(s.first)}-{clock(s.last)}" if s.ended else f"{clock(s.first)}-"
-            cells: list[Text | str] = [
-                Text(s.camera),
-                str(s.track),
-                who,
-                score,
-                threshold,
-                str(s.frames),
-                seen,
-            ]
-            chosen = cells if wide else [cells[1], cells[2], cells[3], cells[6]]
-            table.add_row(*chosen, style="dim" if s.ended else "")
+        for name in shown:
+            right = name in ("track", "score", "threshold", "faces", "fused")
+            most = {"camera": 16, "who": 28}.get(name)
+            table.add_column(
+                name,
+                justify="right" if right else "left",
+                no_wrap=True,
+                overflow="ellipsis",
+                min_width=8 if name == "who" else None,
+                max_width=most,
+            )
+        newest = sorted(self._summary.sightings, key=lambda s: (not s.ended, s.wall(s.last)))
+        for s in newest[-rows:]:
+            cells = self._cells(s)
+            table.add_row(*(cells[name] for name in shown), style="dim" if s.ended else "")
         return table
 
+    def _cells(self, s: Sighting) -> dict[str, Text]:
+        """One sighting's cells by column."""
+        colour = self._palette.of(s.identity, s.state in ("matched", "unknown"))
+        camera = self._cameras.get(s.camera)
+        live = camera is not None and camera.info is not None and camera.info.live
+        first, last = time_of(s, s.first, live), time_of(s, s.last, live)
+        if not live:  # tenths of seconds only where there is room: in the plain lines
+            first, last = first[:-2], last[:-2]
+        return {
+            "camera": Text(s.camera),
+            "track": Text(str(s.track)),
+            "who": Text(s.who, style=f"bold {colour}" if s.identity is not None else colour),
+            "score": Text("" if s.score is None else f"{s.score:.3f}"),
+            "threshold": Text("" if s.threshold is None else f"{s.threshold:.3f}"),
+            "faces": Text(str(s.faces or 0)),
+            "fused": Text(str(s.frames or "")),
+            "seen": Text(f"{first}-{last}" if s.ended else f"{first}-"),
+        }
 
-def sighting_line(s: Sighting) -> str:
-    """One finished sighting as a plain line."""
+
+def _columns(width: int) -> list[str]:
+    """The columns of the table of sightings that fit a terminal of this many characters."""
+    if width < 50:
+        return ["who", "score", "seen"]
+    if width < 76:
+        return ["camera", "who", "score", "seen"]
+    shown = ["camera", "track", "who", "score", "threshold", "faces", "seen"]
+    return shown if width < 100 else [*shown[:-1], "fused", "seen"]
+
+
+def _standing(camera: _Camera, now: float) -> tuple[Text | ProgressBar, Text]:
+    """How a camera is doing: a bar or its state, and figures or the reason of its trouble."""
+    passed = now - camera.since
+    if camera.state in _TROUBLE or camera.info is None:
+        lasting = clock(now - camera.changed)[:-2]
+        style = "yellow" if camera.state in _TROUBLE else ""
+        return Text(f"{camera.state} {lasting}", style=style), Text(_reason(camera), style=style)
+    rate, read = camera.rates(now)
+    done = camera.done
+    if camera.info.live:
+        words = f"up {clock(passed)[:-2]}, {rate:.1f} of {read:.1f} frames/s"
+        return Text(f"live, {camera.state}"), Text(words)
+    if done is None:
+        return Text(camera.state), Text(f"{clock(camera.pts)[:-2]}, {rate:.1f} frames/s")
+    words = f"{100 * done:3.0f} %, {rate:.1f} frames/s"
+    if 0.01 < done < 1:
+        words += f", {clock(passed * (1 - done) / done)[:-2]} left"
+    return ProgressBar(total=1.0, completed=done, width=20), Text(words)
+
+
+def _reason(camera: _Camera) -> str:
+    """Why it is in this state, without the address, which is long and known."""
+    url = camera.info.url if camera.info is not None else ""
+    return camera.detail.removeprefix(f"{url}: ") if url else camera.detail
+
+
+def time_of(s: Sighting, pts: float, live: bool) -> str:
+    """A moment of a sighting: of the wall clock here if it is live, else of the recording."""
+    return f"{s.wall(pts).astimezone():%H:%M:%S}" if live else clock(pts)
+
+
+def sighting_line(s: Sighting, live: Collection[str] = ()) -> str:
+    """One finished sighting as a plain line; live: the cameras whose times are wall clock."""
     score = ""
     if s.score is not None and s.threshold is not None:
         score = f", score {s.score:.3f} (threshold {s.threshold:.3f})"
-    return f"{s.camera} track {s.track}: {s.who}, {clock(s.first)}-{clock(s.last)}{score}"
+    first, last = (time_of(s, pts, s.camera in live) for pts in (s.first, s.last))
+    return f"{s.camera} track {s.track}: {s.who}, {first}-{last}{score}"
 
 
-def closing_lines(sightings: list[Sighting]) -> list[str]:
+def closing_lines(sightings: list[Sighting], live: Collection[str] = ()) -> list[str]:
     """One line per identity, then one for the unknowns and one for those without a decision."""
     people = group(sightings)
     named = [p for p in people if p.identity is not None]
@@ -202,15 +324,18 @@ def closing_lines(sightings: list[Sighting]) -> list[str]:
     rows += [("undecided", Person(None, rest))] if rest else []
     if not rows:
         return ["Nobody was seen."]
-    width = max(len(name) for name, _ in rows)
-    return [_closing_line(name.ljust(width), person) for name, person in rows]
+    width = max(cell_len(name) for name, _ in rows)
+    padded = [(name + " " * (width - cell_len(name)), person) for name, person in rows]
+    return [_closing_line(name, person, live) for name, person in padded]
 
 
-def _closing_line(name: str, person: Person) -> str:
-    first = min(s.first for s in person.sightings)
-    last = max(s.last for s in person.sightings)
+def _closing_line(name: str, person: Person, live: Collection[str]) -> str:
+    first = min(person.sightings, key=lambda s: s.wall(s.first))
+    last = max(person.sightings, key=lambda s: s.wall(s.last))
     cameras = ", ".join(dict.fromkeys(s.camera for s in person.sightings))
-    line = f"{name}  seen {len(person.sightings)}x, {clock(first)}-{clock(last)}"
+    start = time_of(first, first.first, first.camera in live)
+    end = time_of(last, last.last, last.camera in live)
+    line = f"{name}  seen {len(person.sightings)}x, {start}-{end}"
     thresholds = [s.threshold for s in person.sightings if s.threshold is not None]
     if person.best is not None and thresholds:
         line += f", best score {person.best:.3f} (threshold {thresholds[-1]:.3f})"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import cv2
 import jinja2
@@ -19,9 +21,20 @@ from ..stream.records import Evidence, Frame, Image, Template, Tracked
 from ..stream.watcher import Label, SourceInfo
 from .palette import Palette
 from .summary import Sighting, Summary, clock, group
+from .timeline import Axis, axis_of, build_timeline
 
 MOST_SIGHTINGS = 200
 MOST_PICTURES = 5
+REASONS = {
+    "too_small": "too small to be followed",
+    "below_gate": "too small to be recognised",
+    "malformed": "that the detector garbled",
+    "not_finite": "without a usable embedding",
+    "newer": "overtaken by a newer one",
+    "corrupt": "corrupt",
+    "unreadable": "unreadable",
+}
+"""Why faces and frames are left out, in words."""
 
 
 class Picture(NamedTuple):
@@ -31,27 +44,6 @@ class Picture(NamedTuple):
     pts: float
     quality: float
     weight: float
-
-
-class Bar(NamedTuple):
-    """A piece of a timeline lane: x and width in permille of the span, colour, tooltip.
-
-    decided: whether it was named or called unknown by then.
-    """
-
-    x: float
-    width: float
-    colour: str
-    title: str
-    decided: bool
-
-
-class Lane(NamedTuple):
-    """One row of a timeline."""
-
-    name: str
-    colour: str
-    bars: list[Bar]
 
 
 class Scale(NamedTuple):
@@ -143,20 +135,28 @@ class ReportPage:
         environment = jinja2.Environment(
             autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
-        environment.filters["clock"] = clock
         template = environment.from_string(
             files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
         )
         sightings = self._summary.sightings
+        axes = {camera: self._axis(camera) for camera in self._cameras()}
+        links = {(s.camera, s.track): f"s{n}" for n, s in enumerate(sightings, start=1)}
+        scale = scale_of(sightings)
         return template.render(
             version=__version__,
             note=self._note,
             when=self._started,
             facts=self._facts(sightings),
             numbers=self._numbers(sightings),
-            cameras=[self._timeline(camera) for camera in self._cameras()],
-            cards=[self._card(s, scale_of(sightings)) for s in sightings],
-            rejected=sorted(self.rejected.items()),
+            timelines=[
+                build_timeline(
+                    camera, self._of(camera), axis, self._live(camera), self._palette, links
+                )
+                for camera, axis in axes.items()
+            ],
+            cards=[
+                self._card(s, scale, axes[s.camera], links[s.camera, s.track]) for s in sightings
+            ],
             forgotten=self._summary.forgotten,
             blurred=self._blur,
         )
@@ -165,14 +165,25 @@ class ReportPage:
         seen = [*self._sources, *(s.camera for s in self._summary.sightings)]
         return list(dict.fromkeys(seen))
 
+    def _of(self, camera: str) -> list[Sighting]:
+        return [s for s in self._summary.sightings if s.camera == camera]
+
+    def _live(self, camera: str) -> bool:
+        return camera in self._sources and self._sources[camera].live
+
+    def _axis(self, camera: str) -> Axis:
+        span = self._span.get(camera, (0.0, 0.0))
+        return axis_of(self._of(camera), span, self._live(camera))
+
     def _facts(self, sightings: list[Sighting]) -> list[tuple[str, str]]:
         """What ran, as terms and values."""
         decided = [s for s in sightings if s.threshold is not None]
         facts = []
         for info in self._sources.values():
             rate = f", {info.fps:.3g} frames/s" if info.fps else ""
+            size = f"{info.width}×{info.height}"
             kind = "live" if info.live else "recorded"
-            facts.append((info.camera, f"{info.url} ({info.width}×{info.height}{rate}, {kind})"))
+            facts.append((info.camera, f"{source_words(info.url)} ({size}{rate}, {kind})"))
         if decided:
             last = decided[-1]
             facts.append(("Model pack", last.pack))
@@ -180,6 +191,12 @@ class ReportPage:
             facts.append(("Threshold", _threshold(last)))
         elif self._gallery_size is not None:
             facts.append(("Gallery", _gallery(self._gallery_size, None)))
+        dropped: Counter[str] = Counter()
+        for state in self._states.values():
+            dropped.update(state.dropped)
+        for term, counts in (("Faces left out", self.rejected), ("Frames dropped", dropped)):
+            if words := _reasons(counts):
+                facts.append((term, words))
         return facts
 
     def _numbers(self, sightings: list[Sighting]) -> list[tuple[str, str]]:
@@ -188,56 +205,22 @@ class ReportPage:
         unknown = sum(s.state == "unknown" for s in sightings)
         seconds = sum(last - first for first, last in self._span.values())
         frames = sum(self._frames.values())
-        dropped = sum(sum(state.dropped.values()) for state in self._states.values())
-        numbers = [
+        return [
             (str(len(people)), "person named" if len(people) == 1 else "people named"),
             (str(len(sightings)), "sighting" if len(sightings) == 1 else "sightings"),
-            (str(unknown), "of them unknown"),
-            (clock(seconds), "of video"),
-            (f"{frames:,}", "frames looked at"),
+            (str(unknown), "unknown"),
+            (clock(seconds)[:-2], "of video"),
+            (f"{frames:,}", "frames"),
         ]
-        return [*numbers, (f"{dropped:,}", "frames dropped")] if dropped else numbers
 
-    def _timeline(self, camera: str) -> dict[str, object]:
-        """Lanes and ticks of one camera: a lane per name, and one per track without a name."""
-        sightings = [s for s in self._summary.sightings if s.camera == camera]
-        first, last = self._span.get(camera, (0.0, 0.0))
-        first = min([first, *(s.first for s in sightings)])
-        last = max([last, *(s.last for s in sightings), first + 1.0])
-        lanes = []
-        for person in group(sightings):
-            if person.identity is not None:
-                bars = [b for s in person.sightings for b in self._bars(s, first, last)]
-                lanes.append(Lane(person.identity, self._palette.of(person.identity), bars))
-                continue
-            for s in person.sightings:
-                colour = self._palette.of(None, s.state == "unknown")
-                lanes.append(Lane(f"{s.who} #{s.track}", colour, self._bars(s, first, last)))
-        step = _tick_step(last - first)
-        marks = np.arange(np.ceil(first / step) * step, last + step / 100, step)
-        ticks = [(float(100 * (m - first) / (last - first)), clock(float(m))[:-2]) for m in marks]
-        return {"name": camera, "lanes": lanes, "ticks": ticks}
-
-    def _bars(self, s: Sighting, first: float, last: float) -> list[Bar]:
-        """A sighting as pieces, one per name it went by, from its first face to its last."""
-        turns: list[tuple[float, str | None, bool]] = [(s.first, None, False)]
-        for point in s.points:
-            if (point.identity, True) != turns[-1][1:]:
-                turns.append((point.pts, point.identity, True))
-        ends = [start for start, _, _ in turns[1:]] + [s.last]
-        bars = []
-        for (start, identity, decided), end in zip(turns, ends, strict=True):
-            name = identity or ("unknown" if decided else "undecided")
-            x = 1000 * (start - first) / (last - first)
-            width = max(2.0, 1000 * (end - start) / (last - first))
-            title = f"{name}, track {s.track}: {clock(start)} to {clock(end)}"
-            bars.append(Bar(x, width, self._palette.of(identity, decided), title, decided))
-        return bars
-
-    def _card(self, s: Sighting, scale: Scale) -> dict[str, object]:
+    def _card(self, s: Sighting, scale: Scale, axis: Axis, link: str) -> dict[str, object]:
         """One sighting for the template."""
+        chance = s.false_positive_probability
         return {
             "s": s,
+            "link": link,
+            "axis": axis,
+            "chance": None if chance is None else chance_words(chance),
             "colour": self._palette.of(s.identity, s.state == "unknown"),
             "pictures": self._pictures.get((s.camera, s.track), []),
             "gauge": None
@@ -246,6 +229,35 @@ class ReportPage:
             "line": sparkline(s, scale),
             "scale": scale,
         }
+
+
+def source_words(url: str) -> str:
+    """A source as the page names it: a file or folder without the folders above it.
+
+    >>> source_words("/home/ada/films/lobby.mp4"), source_words("rtsp://camera/main")
+    ('lobby.mp4', 'rtsp://camera/main')
+    """
+    scheme = urlsplit(url).scheme
+    return url if len(scheme) > 1 and scheme != "file" else Path(url).name or url
+
+
+def chance_words(probability: float) -> str:
+    """A probability 0..1 as people say it.
+
+    >>> [chance_words(p) for p in (0.087, 0.00042, 3e-12)]
+    ['9 %', '1 in 2,400', 'under 1 in a million']
+    """
+    if probability < 1e-6:
+        return "under 1 in a million"
+    if probability >= 0.01:
+        return f"{100 * probability:.0f} %"
+    return f"1 in {float(f'{1 / probability:.2g}'):,.0f}"
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    """Counts by reason in words, the most frequent first."""
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{n:,} {REASONS.get(reason, reason)}" for reason, n in most if n)
 
 
 def _gallery(size: int | None, version: int | None) -> str:
@@ -257,12 +269,6 @@ def _gallery(size: int | None, version: int | None) -> str:
 def _threshold(s: Sighting) -> str:
     target = f" (for a target FPIR of {s.target_fpir:g})" if s.target_fpir is not None else ""
     return f"{s.threshold:.3f}{target}"
-
-
-def _tick_step(seconds: float) -> float:
-    """A round distance between time marks that leaves about eight of them."""
-    steps = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400)
-    return float(next((step for step in steps if seconds / step <= 8), steps[-1]))
 
 
 def scale_of(sightings: list[Sighting]) -> Scale:

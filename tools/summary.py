@@ -6,7 +6,7 @@ Shared by the page and the live table, so that both tell the same story.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 from ..stream.events import (
@@ -34,16 +34,16 @@ class Point(NamedTuple):
 class Sighting:
     """One track from its first face to its last, as far as it is known now.
 
-    Times first and last are seconds of the stream; captured_at is the wall clock (UTC) of the
-    first. faces counts the frames it was found in. score, cosine and false_positive_probability
-    are the best candidate's.
+    Times first and last are seconds of the stream; began is the wall clock (UTC) at its second 0.
+    faces counts the frames it was found in. score, cosine and false_positive_probability are the
+    best candidate's.
     """
 
     camera: str
     track: int
     first: float
     last: float
-    captured_at: datetime
+    began: datetime
     state: State = "undecided"
     identity: str | None = None
     score: float | None = None
@@ -70,6 +70,10 @@ class Sighting:
         """How long it was in view."""
         return max(0.0, self.last - self.first)
 
+    def wall(self, pts: float) -> datetime:
+        """Wall clock (UTC) of a stream time in s."""
+        return self.began + timedelta(seconds=pts)
+
 
 class Summary:
     """The newest sightings of a run, in the order in which they began."""
@@ -92,7 +96,8 @@ class Summary:
         key = (event.camera, event.track)
         sighting = self._sightings.get(key)
         if sighting is None:
-            sighting = Sighting(*key, event.pts, event.pts, event.captured_at)
+            began = event.captured_at - timedelta(seconds=event.pts)
+            sighting = Sighting(*key, event.pts, event.pts, began)
             self._sightings[key] = sighting
             if len(self._sightings) > self._keep:
                 del self._sightings[next(iter(self._sightings))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -103,43 +104,96 @@ def test_closing_lines_name_everybody_once() -> None:
 
 
 def test_plain_lines_where_there_is_no_terminal() -> None:
+    """A recording's times are its own; a live camera's are those of the wall clock here."""
     out = io.StringIO()
-    play(LiveTable(Console(file=out, width=60)))
+    play(LiveTable(Console(file=out, width=60), heading="events are at ipc://events"))
     text = out.getvalue()
     assert "\x1b" not in text
     assert text.splitlines() == [
+        "events are at ipc://events",
         "cam1: lobby.mp4 64x48, recorded",
         "cam2: rtsp://camera/2 64x48, live",
         "cam1 track 1: Ada, 00:03.2-00:05.0, score 0.550 (threshold 0.430)",
         "cam1 track 2: Ada, 00:06.0-00:09.8, score 0.610 (threshold 0.430)",
-        "cam2 track 1: unknown, 00:06.5-00:07.0, score 0.200 (threshold 0.430)",
-        "cam2 track 2: no usable face, 00:08.0-00:08.2",
-        "cam1: ended, 250 frames. every frame was read",
-        *closing_lines_of_story(),
+        f"cam2 track 1: unknown, {wall(6.5)}-{wall(7.0)}, score 0.200 (threshold 0.430)",
+        f"cam2 track 2: no usable face, {wall(8.0)}-{wall(8.2)}",
+        "cam1: ended, 250 frames: every frame was read",
+        "Ada        seen 2x, 00:03.2-00:09.8, best score 0.610 (threshold 0.430), cam1",
+        f"unknown    seen 1x, {wall(6.5)}-{wall(7.0)}, best score 0.200 (threshold 0.430), cam2",
+        f"undecided  seen 1x, {wall(8.0)}-{wall(8.2)}, cam2",
     ]
 
 
-def closing_lines_of_story() -> list[str]:
-    summary = Summary()
-    for event in STORY:
-        summary.add(event)
-    return closing_lines(summary.sightings)
+def wall(seconds: float) -> str:
+    """The clock on the wall here, so many seconds after the story's start."""
+    return (START + timedelta(seconds=seconds)).astimezone().strftime("%H:%M:%S")
 
 
-@pytest.mark.parametrize("width", [30, 60, 120])
-def test_table_on_terminals_of_any_width(width: int) -> None:
+def test_a_run_that_read_nothing_says_nothing_of_who_was_there() -> None:
     out = io.StringIO()
-    console = Console(file=out, width=width, height=20, force_terminal=True, color_system=None)
+    table = LiveTable(Console(file=out, width=60))
+    state = {"detail": "Connection refused", "frames": 0, "dropped": {}}
+    table.event(
+        CameraState(id="c", camera="cam1", decided_at=START, state="reconnecting", **state), None
+    )
+    table.close()
+    assert out.getvalue() == "cam1: reconnecting, 0 frames: Connection refused\n"
+
+
+def terminal(width: int, height: int = 20) -> tuple[io.StringIO, Console]:
+    """A terminal of this many characters, and what was written to it."""
+    out = io.StringIO()
+    console = Console(file=out, width=width, height=height, force_terminal=True, color_system=None)
+    return out, console
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 120])
+def test_table_on_terminals_of_any_width(width: int) -> None:
+    out, console = terminal(width)
     table = LiveTable(console)
     table.source(SourceInfo("cam1", "lobby.mp4", False, 64, 48, 25.0, 250, 10.0))
     table.event(STORY[0], None)
-    table._drawn = 0.0  # the tenth of a second is over
     table.event(STORY[1], None)
-    table.close()
+    table.close()  # draws once more before it takes the table away
     text = out.getvalue()
     assert "Ada" in text
     assert "0 %" in text
     assert ("threshold  " in text) == (width >= 76)
+    assert ("fused  " in text) == (width >= 100)
+
+
+def test_a_camera_in_trouble_shows_without_a_frame_or_a_further_event() -> None:
+    """Nothing calls the table while cameras are silent: a timer draws it."""
+    out, console = terminal(80)
+    table = LiveTable(console)
+    table.source(SourceInfo("door", "rtsp://camera/1", True, 64, 48, 25.0, None, None))
+    lost = {"detail": "rtsp://camera/1: Connection refused", "frames": 7, "dropped": {}}
+    table.event(
+        CameraState(id="c", camera="door", decided_at=START, state="reconnecting", **lost), None
+    )
+    deadline = time.monotonic() + 10
+    while "reconnecting 00:00 Connection refused" not in out.getvalue():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    table.close()
+
+
+def test_cameras_in_trouble_come_first_where_not_all_have_room() -> None:
+    out, console = terminal(80, height=12)
+    table = LiveTable(console)
+    for n in range(9):
+        table.source(SourceInfo(f"cam{n}", f"rtsp://camera/{n}", True, 64, 48, 25.0, None, None))
+    state = {"detail": "silent", "frames": 7, "dropped": {}}
+    table.event(
+        CameraState(id="c", camera="cam8", decided_at=START, state="stalled", **state), None
+    )
+    out.seek(0)
+    out.truncate()
+    table.close()
+    shown = out.getvalue()
+    assert shown.index("cam8") < shown.index("cam0")
+    assert "cam5" not in shown
+    assert "and 5 more" in shown
 
 
 def test_names_are_no_markup() -> None:

@@ -6,6 +6,7 @@ import base64
 import re
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -31,7 +32,9 @@ from facestream.stream.records import (
 )
 from facestream.stream.watcher import Label, SourceInfo
 from facestream.tools.page import ReportPage
-from facestream.tools.summary import Summary, clock, group
+from facestream.tools.palette import Palette
+from facestream.tools.summary import Sighting, Summary, clock, group
+from facestream.tools.timeline import Axis, axis_of, build_timeline, pack
 
 START = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
 VOID = {"meta", "link", "img", "br", "hr", "input", "!doctype"}
@@ -84,9 +87,9 @@ def template(pts: float) -> Template:
     return Template(unit, 12, 0.1, 0.4, 0.8, evidence)
 
 
-def run_story(page: ReportPage, name: str = "Ada") -> None:
+def run_story(page: ReportPage, name: str = "Ada", live: bool = False) -> None:
     """Track 1 is undecided for a second, then `name`; track 2 stays unknown."""
-    page.source(SourceInfo("cam1", "lobby.mp4", False, 320, 240, 25.0, 100, 4.0))
+    page.source(SourceInfo("cam1", "/home/ada/lobby.mp4", live, 320, 240, 25.0, 100, 4.0))
     image = np.zeros((240, 320, 3), np.uint8)
     face = Face(np.array([10, 10, 60, 70], np.float32), np.zeros((5, 2), np.float32), 0.9)
 
@@ -126,7 +129,7 @@ def run_story(page: ReportPage, name: str = "Ada") -> None:
     page.event(
         CameraState(
             id="c", camera="cam1", decided_at=START, state="ended", detail="", frames=100,
-            dropped={"stride": 3},
+            dropped={"newer": 3},
         ),
         None,
     )  # fmt: skip
@@ -135,15 +138,17 @@ def run_story(page: ReportPage, name: str = "Ada") -> None:
 
 def test_page_tells_the_story(tmp_path: Path) -> None:
     page = ReportPage(tmp_path, note="A test run.", gallery_size=4)
-    page.rejected = {"too_small": 1234}
+    page.rejected = {"below_gate": 1234}
     run_story(page)
     html = parse(page.path)
+    assert "/home" not in page.path.read_text(encoding="utf-8")  # of a file only its name
     for words in (
         "A test run.", "open", "4 people enrolled, version 7", "0.400 (for a target FPIR of 0.01)",
-        "1,234 too small", "1person named", "2sightings", "lobby.mp4 (320×240, 25 frames/s",
-        "12 frames fused of 90 seen", "frames dropped",
+        "1,234 too small to be recognised", "1person named", "2sightings", "1unknown",
+        "lobby.mp4 (320×240, 25 frames/s", "12 frames fused of 90 seen",
+        "Frames dropped3 overtaken by a newer one", "scores this high: 1 in 500",
     ):  # fmt: skip
-        assert words in re.sub(r"\s+", " ", html.text), words
+        assert words in re.sub(r"\s+", " ", html.text.replace("\n", "")), words
     assert len(html.all("article")) == 2
     assert list(tmp_path.iterdir()) == [page.path]
 
@@ -160,6 +165,53 @@ def test_timeline_shows_when_somebody_was_named(tmp_path: Path) -> None:
     ]
 
 
+def test_bars_lead_to_the_cards_of_their_sightings(tmp_path: Path) -> None:
+    page = ReportPage(tmp_path)
+    run_story(page)
+    html = parse(page.path)
+    links = [link["href"] for link in html.all("a")]
+    assert links == ["#s1", "#s1", "#s2", "#s2"]
+    assert [article["id"] for article in html.all("article")] == ["s1", "s2"]
+
+
+def test_times_of_a_live_camera_are_those_of_the_wall_clock(tmp_path: Path) -> None:
+    page = ReportPage(tmp_path)
+    run_story(page, live=True)
+    text = page.path.read_text(encoding="utf-8")
+    assert "Ada, track 1: 08:00:01 to 08:00:04" in text
+    assert "08:00:00 to 08:00:04 UTC on 2026-03-01, 3.6 s in view" in parse(page.path).text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "began", "first", "last"),
+    [
+        (12.0, None, "00:00", "00:12"),
+        (7100.0, None, "00:00", "1:30:00"),
+        (40.0, START + timedelta(seconds=3), "08:00:10", "08:00:40"),
+        (3 * 86400.0, START, "02 Mar", "04 Mar"),
+    ],
+)
+def test_marks_stand_at_round_times(
+    seconds: float, began: datetime | None, first: str, last: str
+) -> None:
+    ticks = Axis(0.0, seconds, began).ticks()
+    assert 3 <= len(ticks) <= 9
+    assert all(0 <= tick.x <= 100.01 for tick in ticks)
+    assert (ticks[0].text, ticks[-1].text) == (first, last)
+
+
+def test_many_sightings_without_a_name_share_lanes() -> None:
+    crowd = [Sighting("cam1", n, 5.0 * n, 5.0 * n + 7, START) for n in range(100)]
+    rows = pack(crowd, 1.0)
+    assert len(rows) == 2
+    for row in rows:
+        assert all(b.first - a.last >= 1.0 for a, b in pairwise(row))
+    links = {("cam1", n): f"s{n}" for n in range(100)}
+    axis = axis_of(crowd, (0.0, 500.0), False)
+    assert len(build_timeline("cam1", crowd, axis, False, Palette(), links).lanes) == 2
+    assert len(build_timeline("cam1", crowd[:8], axis, False, Palette(), links).lanes) == 8
+
+
 def test_page_is_self_contained(tmp_path: Path) -> None:
     """No script, and no address that a browser would fetch."""
     page = ReportPage(tmp_path)
@@ -172,7 +224,7 @@ def test_page_is_self_contained(tmp_path: Path) -> None:
     for tag, attrs in html.tags:
         for key in ("src", "href", "srcset", "data", "action", "poster"):
             value = attrs.get(key)
-            assert value is None or value.startswith("data:"), (tag, key, value)
+            assert value is None or value.startswith(("data:", "#")), (tag, key, value)
     text = page.path.read_text(encoding="utf-8")
     assert not re.search(r"url\(|@import", text)
     assert page.path.stat().st_size < 200_000
@@ -197,7 +249,7 @@ def test_blurred_pictures_keep_a_few_blocks_only(tmp_path: Path) -> None:
     blocks = cv2.resize(picture, (5, 5), interpolation=cv2.INTER_AREA)
     again = cv2.resize(blocks, picture.shape[:2], interpolation=cv2.INTER_NEAREST)
     assert np.abs(again.astype(int) - picture).max() < 40  # nothing finer than the blocks
-    assert "blurred beyond recognition" in html.text
+    assert "five by five blocks" in html.text
 
 
 def decode_uri(uri: str | None) -> np.ndarray:
@@ -224,6 +276,9 @@ def test_hostile_names_stay_text(tmp_path: Path, name: str) -> None:
 
 def test_a_run_that_saw_nothing_has_a_page_too(tmp_path: Path) -> None:
     page = ReportPage(tmp_path)
+    page.close()
+    assert "No video was read." in parse(page.path).text
+    page.source(SourceInfo("cam1", "lobby.mp4", False, 320, 240, 25.0, 100, 4.0))
     page.close()
     assert "Nobody was seen." in parse(page.path).text
 
