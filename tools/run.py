@@ -208,7 +208,9 @@ def make_watchers(parts: Parts, *, quiet: bool, note: str) -> list[Watcher]:
 
     output = parts.config.output
     palette = Palette()
-    watchers: list[Watcher] = [] if quiet else [LiveTable(Console(), palette)]
+    where = parts.publisher.endpoint or f"the journal {parts.journal.path}"
+    heading = f"events are at {where}; Ctrl-C ends the run"
+    watchers: list[Watcher] = [] if quiet else [LiveTable(Console(), palette, heading)]
     if not output.folder:
         return watchers
     folder = Path(output.folder)
