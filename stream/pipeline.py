@@ -29,6 +29,7 @@ from .meter import Meter
 from .publish import Publisher
 from .records import Detections, Frame, Observed, Tracked
 from .redact import redact
+from .source import is_live
 from .track import TrackStage
 from .watcher import SourceInfo, Watcher
 
@@ -110,6 +111,8 @@ class Pipeline:
         self._wants_frames = any(watcher.wants_frames for watcher in self.watchers)
         self._held: list[Tracked] = []
         self._held_since = 0.0
+        self._live = any(is_live(camera) for camera in config.cameras)
+        self._patience = config.embed.wait_ms / 1000.0
         self._observed: deque[Observed] = deque()
         self._frames: dict[tuple[str, int], Frame] = {}
         self._state_changes = 0
@@ -161,7 +164,7 @@ class Pipeline:
             else:
                 self._camera_state(item)
         self._process(frames)
-        if not items or time.monotonic() - self._held_since > self.config.embed.wait_ms / 1000.0:
+        if not items or (self._live and time.monotonic() - self._held_since > self._patience):
             self._flush()
         return bool(items)
 
@@ -188,8 +191,7 @@ class Pipeline:
             self._held.append(tracked)
             if self._wants_frames:
                 self._frames[frame.camera, frame.sequence] = frame
-        faces = sum(len(tracked.faces) for tracked in self._held)
-        if faces >= self.config.embed.batch or len(self._held) >= HELD_FRAMES:
+        if crops_of(self._held) >= self.config.embed.batch or len(self._held) >= HELD_FRAMES:
             self._flush()
 
     def _count(self, detections: Detections) -> None:
@@ -204,7 +206,7 @@ class Pipeline:
         """
         held, self._held = self._held, []
         if held:
-            with self.meter.measure("embed", sum(len(tracked.faces) for tracked in held)):
+            with self.meter.measure("embed", crops_of(held)):
                 self._observed += self.embed.process(held)
         while self._observed:
             self._decide(self._observed.popleft())
@@ -305,6 +307,11 @@ class Pipeline:
         for camera in self.config.cameras:
             self._end_tracks(camera.name)
         self._system("stopped", how)
+
+
+def crops_of(held: Sequence[Tracked]) -> int:
+    """How many faces of these frames go through the embedder."""
+    return sum(bool(face.face.crops) for tracked in held for face in tracked.faces)
 
 
 def next_ids(last: Mapping[str, int]) -> dict[str, int]:
