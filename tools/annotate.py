@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -39,6 +40,7 @@ class AnnotatedVideo:
         self._folder = folder
         self._palette = palette or Palette()
         self._files: dict[str, _File] = {}
+        self._live: set[str] = set()
 
     @property
     def paths(self) -> list[Path]:
@@ -46,7 +48,9 @@ class AnnotatedVideo:
         return [file.path for file in self._files.values()]
 
     def source(self, info: SourceInfo) -> None:
-        """A source opened again continues its file."""
+        """Note whether it is live; a source opened again continues its file."""
+        if info.live:
+            self._live.add(info.camera)
 
     def frame(self, frame: Frame, tracked: Tracked, labels: Mapping[int, Label]) -> None:
         """Draw and write one frame."""
@@ -58,7 +62,10 @@ class AnnotatedVideo:
             self._files[frame.camera] = file
         picture, scale, offset = fit(frame.image, file.width, file.height)
         draw_faces(picture, tracked, labels, self._palette, scale, offset)
-        draw_caption(picture, f"{frame.camera}  {clock(frame.pts)}")
+        when = clock(frame.pts)
+        if frame.camera in self._live:
+            when = f"{datetime.fromtimestamp(frame.captured_at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        draw_caption(picture, f"{frame.camera}  {when}")
         file.write(picture, frame.pts)
 
     def event(self, event: AnyEvent, template: Template | None) -> None:
@@ -129,10 +136,11 @@ def fit(image: Image, width: int, height: int) -> tuple[Image, float, tuple[int,
 
 
 def text_of(label: Label) -> str:
-    """What stands beside a face: "Ada 0.61", "unknown", or "…" while undecided."""
+    """What stands beside a face: "Ada 0.612", "unknown", or nothing while undecided."""
     if label.identity is None:
-        return "unknown" if label.decided else "…"
-    return label.identity if label.score is None else f"{label.identity} {label.score:.2f}"
+        return "unknown" if label.decided else ""
+    name = label.identity if len(label.identity) <= 24 else label.identity[:23] + "…"
+    return name if label.score is None else f"{name} {label.score:.3f}"
 
 
 Area = tuple[int, int, int, int]
@@ -158,7 +166,8 @@ def draw_faces(
         x0, y0, x1, y1 = (round(float(v)) for v in box)
         cv2.rectangle(picture, (x0, y0), (x1, y1), (24, 24, 24), thick + 2, cv2.LINE_AA)
         cv2.rectangle(picture, (x0, y0), (x1, y1), colour, thick, cv2.LINE_AA)
-        plates.append(((x0, y0, x1, y1), _plate(text_of(label), colour, _text_size(height))))
+        if text := text_of(label):
+            plates.append(((x0, y0, x1, y1), _plate(text, colour, _text_size(height))))
     taken: list[Area] = []
     for area, plate in reversed(plates):  # near faces choose their place first
         place = place_plate(area, plate.shape, picture.shape, taken, thick)
@@ -196,7 +205,8 @@ def _overlap(one: Area, other: Area) -> bool:
 
 
 def draw_caption(picture: Image, text: str) -> None:
-    """Write the camera's name and the time into the bottom left corner, in place."""
+    """Write the camera's name and the time (of the recording, of the wall clock if live) into the
+    bottom left corner, in place."""
     plate = _plate(text, (225, 225, 225), _text_size(picture.shape[0]), dark=True)
     _stamp(picture, plate, 0, picture.shape[0] - plate.shape[0])
 
@@ -221,7 +231,7 @@ def _bgr(colour: str) -> tuple[int, int, int]:
 def _plate(text: str, colour: tuple[int, int, int], size: float, dark: bool = False) -> Image:
     """A picture of the text: dark on the colour, or in the colour on dark. Drawn once each."""
     text = "".join(c if c.isprintable() else " " for c in text)
-    text = text if len(text) <= 32 else text[:31] + "…"
+    text = text if len(text) <= 80 else text[:79] + "…"
     (wide, high), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
     pad = max(2, round(6 * size))
     ink, paper = (colour, (24, 24, 24)) if dark else ((16, 16, 16), colour)
