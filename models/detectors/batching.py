@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
 
 import cv2
 import numpy as np
@@ -28,40 +29,54 @@ class Candidates(NamedTuple):
     scores: Floats
 
 
-def detect_batches(
-    images: Sequence[Image],
-    pixels: PixelFormat,
-    forward: Callable[[Floats], Candidates],
-    overlap: float,
-    most: int,
-) -> list[FaceBoxes]:
-    """Run pictures through a detector, those of one padded size together, and suppress overlaps.
+class BatchDetector(ABC):
+    """What every detector does around its network; a subclass says how outputs become faces."""
 
-    forward: (N, 3, H, W) -> Candidates; most: pictures per run at most. Pictures are padded with
-    black to multiples of 32 to the right and below, never resized, so coordinates need no
-    correction.
-    """
-    groups: dict[tuple[int, int], list[list[int]]] = {}
-    for index, image in enumerate(images):
-        height, width = (-(-side // STRIDE) * STRIDE for side in image.shape[:2])
-        batches = groups.setdefault((height, width), [[]])
-        if len(batches[-1]) == most:
-            batches.append([])
-        batches[-1].append(index)
-    faces: dict[int, FaceBoxes] = {}
-    for size, batches in groups.items():
-        for batch in batches:
-            found = forward(pixels.tensor([images[index] for index in batch], size))
-            for position, index in enumerate(batch):
-                own = found.picture == position
-                faces[index] = suppress(
-                    found.boxes[own],
-                    found.landmarks[own],
-                    found.scores[own],
-                    overlap,
-                    images[index].shape[:2],
-                )
-    return [faces[index] for index in range(len(images))]
+    PIXELS: ClassVar[PixelFormat]
+    """What the network takes."""
+    OVERLAP: ClassVar[float]
+    """Intersection over union above which the lesser of two faces is dropped."""
+
+    def __init__(self, session: Session, score: float, batch: int) -> None:
+        """score: smallest score by default; batch: pictures per run at most."""
+        self._session = session
+        self._score = score
+        self._batch = batch
+
+    @abstractmethod
+    def forward(self, batch: Floats, least: float) -> Candidates:
+        """Run a batch (N, 3, H, W) as PIXELS says; the faces with a score of `least` and more."""
+
+    def detect(self, images: Sequence[Image], *, score: float | None = None) -> list[FaceBoxes]:
+        """One FaceBoxes per (H, W, 3) uint8 BGR picture; pictures may differ in size.
+
+        Pictures are padded with black to multiples of 32 to the right and below, never resized, so
+        coordinates need no correction; those of one padded size run together. Raises RecordError
+        for other pictures.
+        """
+        least = self._score if score is None else score
+        groups: dict[tuple[int, int], list[list[int]]] = {}
+        for index, image in enumerate(images):
+            height, width = (-(-side // STRIDE) * STRIDE for side in image.shape[:2])
+            batches = groups.setdefault((height, width), [[]])
+            if len(batches[-1]) == self._batch:
+                batches.append([])
+            batches[-1].append(index)
+        faces: dict[int, FaceBoxes] = {}
+        for size, batches in groups.items():
+            for batch in batches:
+                tensor = self.PIXELS.tensor([images[index] for index in batch], size)
+                found = self.forward(tensor, least)
+                for position, index in enumerate(batch):
+                    own = found.picture == position
+                    faces[index] = suppress(
+                        found.boxes[own],
+                        found.landmarks[own],
+                        found.scores[own],
+                        self.OVERLAP,
+                        images[index].shape[:2],
+                    )
+        return [faces[index] for index in range(len(images))]
 
 
 def choose_batch(session: Session, batch: int | None) -> int:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from ..inference import FaceBoxes, Floats, Image, Session
+from ..inference import Floats, Session
 from ..pixels import PixelFormat
-from .batching import Candidates, choose_batch, detect_batches, expect_shapes, probe, probe_cells
+from .batching import (
+    BatchDetector,
+    Candidates,
+    choose_batch,
+    expect_shapes,
+    probe,
+    probe_cells,
+)
 
 _STRIDE = 4
 
 
-class CenterFace:
+class CenterFace(BatchDetector):
     """Detector for the CenterFace network, RGB 0..255.
 
     At cell (y, x) of the stride-4 maps: score = heat map; centre = 4 (cell + offset + 0.5);
@@ -21,22 +26,15 @@ class CenterFace:
     The network's pairs are ordered (y, x), (h, w).
     """
 
-    _PIXELS = PixelFormat(channel_order="RGB")
+    PIXELS = PixelFormat(channel_order="RGB")
+    OVERLAP = 0.3
 
-    def __init__(
-        self,
-        session: Session,
-        *,
-        score: float = 0.35,
-        overlap: float = 0.3,
-        batch: int | None = None,
-    ) -> None:
+    def __init__(self, session: Session, *, score: float = 0.35, batch: int | None = None) -> None:
         """session: the network with free batch, height and width (`free_shapes(spatial=True)`).
 
         Its outputs come in the order heat map (N, 1, H/4, W/4), scale and offset (N, 2, ...),
-        landmarks (N, 10, ...). score: smallest score by default; overlap: intersection over union
-        above which the lesser of two faces is dropped; batch: pictures per run at most (see
-        `choose_batch`). Raises CorruptModelFile for another network.
+        landmarks (N, 10, ...). score: smallest score by default; batch: pictures per run at most
+        (see `choose_batch`). Raises CorruptModelFile for another network.
         """
         side = probe_cells(_STRIDE)
         expect_shapes(
@@ -44,23 +42,10 @@ class CenterFace:
             [output.shape for output in probe(session, "CenterFace").values()],
             [(1, channels, side, side) for channels in (1, 2, 2, 10)],
         )
-        self._session = session
-        self._score = score
-        self._overlap = overlap
-        self._batch = choose_batch(session, batch)
+        super().__init__(session, score, choose_batch(session, batch))
 
-    def detect(self, images: Sequence[Image], *, score: float | None = None) -> list[FaceBoxes]:
-        """One FaceBoxes per (H, W, 3) uint8 BGR picture; pictures may differ in size."""
-        least = self._score if score is None else score
-        return detect_batches(
-            images,
-            self._PIXELS,
-            lambda batch: self._forward(batch, least),
-            self._overlap,
-            self._batch,
-        )
-
-    def _forward(self, batch: Floats, least: float) -> Candidates:
+    def forward(self, batch: Floats, least: float) -> Candidates:
+        """Candidates of a batch (N, 3, H, W)."""
         outputs = self._session.run({self._session.inputs[0]: batch})
         heat, scale, offset, shares = (outputs[name] for name in self._session.outputs)
         picture, y, x = np.nonzero(heat[:, 0] >= least)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ... import CorruptModelFile
-from ..inference import FaceBoxes, Floats, Image, Session
+from ..inference import Floats, Session
 from ..pixels import PixelFormat
-from .batching import Candidates, choose_batch, detect_batches, probe, probe_cells
+from .batching import BatchDetector, Candidates, choose_batch, probe, probe_cells
 
 _STRIDES = (8, 16, 32)
 _ANCHORS = 2
 _CHANNELS = {"score": 1, "box": 4, "landmarks": 10}
 
 
-class Scrfd:
+class Scrfd(BatchDetector):
     """Detector for SCRFD networks with landmarks (InsightFace's buffalo_l, antelopev2).
 
     RGB, (value - 127.5) / 128. For an anchor at pixel a = s (x, y) of stride s:
@@ -26,21 +24,14 @@ class Scrfd:
     outputs (cells * 2, C), which do not tell pictures apart and are run one picture at a time.
     """
 
-    _PIXELS = PixelFormat(channel_order="RGB", mean=(127.5,) * 3, std=(128.0,) * 3)
+    PIXELS = PixelFormat(channel_order="RGB", mean=(127.5,) * 3, std=(128.0,) * 3)
+    OVERLAP = 0.4
 
-    def __init__(
-        self,
-        session: Session,
-        *,
-        score: float = 0.5,
-        overlap: float = 0.4,
-        batch: int | None = None,
-    ) -> None:
+    def __init__(self, session: Session, *, score: float = 0.5, batch: int | None = None) -> None:
         """session: the network with free height and width; the nine outputs may have any order.
 
-        score: smallest score by default; overlap: intersection over union above which the lesser
-        of two faces is dropped; batch: pictures per run at most (see `choose_batch`), where the
-        export allows it. Raises CorruptModelFile for another network.
+        score: smallest score by default; batch: pictures per run at most (see `choose_batch`),
+        where the export allows it. Raises CorruptModelFile for another network.
         """
         outputs = probe(session, "SCRFD")
         self._names: dict[tuple[int, str], str] = {}
@@ -55,23 +46,10 @@ class Scrfd:
                     )
                 self._names[stride, kind] = fitting[0]
         batched = all(outputs[name].ndim == 3 for name in self._names.values())
-        self._batch = choose_batch(session, batch) if batched else 1
-        self._session = session
-        self._score = score
-        self._overlap = overlap
+        super().__init__(session, score, choose_batch(session, batch) if batched else 1)
 
-    def detect(self, images: Sequence[Image], *, score: float | None = None) -> list[FaceBoxes]:
-        """One FaceBoxes per (H, W, 3) uint8 BGR picture; pictures may differ in size."""
-        least = self._score if score is None else score
-        return detect_batches(
-            images,
-            self._PIXELS,
-            lambda batch: self._forward(batch, least),
-            self._overlap,
-            self._batch,
-        )
-
-    def _forward(self, batch: Floats, least: float) -> Candidates:
+    def forward(self, batch: Floats, least: float) -> Candidates:
+        """Candidates of a batch (N, 3, H, W)."""
         outputs = self._session.run({self._session.inputs[0]: batch})
         levels = []
         for stride in _STRIDES:

@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ... import CorruptModelFile
-from ..inference import FaceBoxes, Floats, Image, Session
+from ..inference import Floats, Session
 from ..pixels import PixelFormat
-from .batching import Candidates, choose_batch, detect_batches, expect_shapes, probe, probe_cells
+from .batching import (
+    BatchDetector,
+    Candidates,
+    choose_batch,
+    expect_shapes,
+    probe,
+    probe_cells,
+)
 
 _STRIDES = (8, 16, 32)
 _CHANNELS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 
 
-class YuNet:
+class YuNet(BatchDetector):
     """Detector for the YuNet network, BGR 0..255.
 
     At cell (x, y) of stride s: score = sqrt(cls obj); centre = s ((x, y) + bbox[:2]);
     width, height = s exp(bbox[2:]); landmark = s ((x, y) + kps).
     """
 
-    _PIXELS = PixelFormat(channel_order="BGR")
+    PIXELS = PixelFormat(channel_order="BGR")
+    OVERLAP = 0.3
 
-    def __init__(
-        self,
-        session: Session,
-        *,
-        score: float = 0.6,
-        overlap: float = 0.3,
-        batch: int | None = None,
-    ) -> None:
+    def __init__(self, session: Session, *, score: float = 0.6, batch: int | None = None) -> None:
         """session: the network with free batch, height and width.
 
         Its outputs are cls_S (N, cells, 1), obj_S, bbox_S (.., 4) and kps_S (.., 10) for S in
-        8, 16, 32, cells row by row. score: smallest score by default; overlap: intersection over
-        union above which the lesser of two faces is dropped; batch: pictures per run at
+        8, 16, 32, cells row by row. score: smallest score by default; batch: pictures per run at
         most (see `choose_batch`). Raises CorruptModelFile for another network.
         """
         wanted = {f"{kind}_{stride}" for kind in _CHANNELS for stride in _STRIDES}
@@ -53,23 +51,10 @@ class YuNet:
                 for channels in _CHANNELS.values()
             ],
         )
-        self._session = session
-        self._score = score
-        self._overlap = overlap
-        self._batch = choose_batch(session, batch)
+        super().__init__(session, score, choose_batch(session, batch))
 
-    def detect(self, images: Sequence[Image], *, score: float | None = None) -> list[FaceBoxes]:
-        """One FaceBoxes per (H, W, 3) uint8 BGR picture; pictures may differ in size."""
-        least = self._score if score is None else score
-        return detect_batches(
-            images,
-            self._PIXELS,
-            lambda batch: self._forward(batch, least),
-            self._overlap,
-            self._batch,
-        )
-
-    def _forward(self, batch: Floats, least: float) -> Candidates:
+    def forward(self, batch: Floats, least: float) -> Candidates:
+        """Candidates of a batch (N, 3, H, W)."""
         outputs = self._session.run({self._session.inputs[0]: batch})
         width = batch.shape[3]
         levels = [self._decode(outputs, stride, width // stride, least) for stride in _STRIDES]
