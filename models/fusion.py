@@ -147,14 +147,11 @@ class Aggregator(Protocol):
         ...
 
 
-def make_aggregator(
-    name: str, *, dimension: int, head_path: Path | None = None, power: float = 1.0
-) -> Aggregator:
+def make_aggregator(name: str, *, dimension: int, head_path: Path | None = None) -> Aggregator:
     """The aggregator called mean, quality or caface, for embeddings (C,) with C = dimension.
 
-    head_path: CAFace's weights (see caface_head); power: sharpness of the quality weights (see
-    QualityMean). Raises ConfigError for an unknown name and ModelError for a head that is missing,
-    broken or made for another embedder.
+    head_path: CAFace's weights (see caface_head). Raises ConfigError for an unknown name and
+    ModelError for a head that is missing, broken or made for another embedder.
     """
     # Imported here because both modules build on this one.
     from .caface import CAFace
@@ -164,7 +161,7 @@ def make_aggregator(
     if name == "mean":
         return Mean(dimension)
     if name == "quality":
-        return QualityMean(dimension, power=power)
+        return QualityMean(dimension)
     if name == "caface":
         if head_path is None:
             raise MissingModelFile(

@@ -1,15 +1,14 @@
 """The plain and the quality-weighted mean of unit embeddings.
 
-template = unit(sum_i w_i f_i / ||f_i||), with w_i = 1 or w_i = quality_i ** power. Sums run in
-float64 in the track's own order, one observation after the other, so that batches change nothing,
-not even the last bit.
+template = unit(sum_i w_i f_i / ||f_i||), with w_i = 1 or w_i = quality_i. Sums run in float64
+in the track's own order, one observation after the other, so that batches change nothing, not even
+the last bit.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .. import ConfigError
 from .fusion import (
     Doubles,
     Floats,
@@ -82,29 +81,21 @@ class Mean:
 
 
 class QualityMean(Mean):
-    """Better observations count more: w = max(quality, 0) ** power.
+    """Better observations count more: w = max(quality, 0).
 
     Any source whose numbers are non-negative and grow with what a face is worth fits as it is:
     0..1 scores (LightQNet, the training-free score) and embedding norms alike, since only ratios
     matter. A source that goes below zero must be shifted by its pack; a negative number weighs
-    nothing. power < 1 flattens, power > 1 sharpens: it belongs to the pack, because it depends on
-    how the source spreads its numbers; .5 to 1.5 read alike for LightQNet and the training-free
-    score on degraded faces, and beyond 3 good frames are thrown away. When no observation of a
-    track has any weight, the plain mean is read instead.
+    nothing. Powers of the quality from .5 to 1.5 read alike on degraded faces, and beyond 3 good
+    frames are thrown away, so there is none to choose. When no observation of a track has any
+    weight, the plain mean is read instead.
     """
 
     name = "quality"
 
-    def __init__(self, dimension: int, *, power: float = 1.0) -> None:
-        """power: finite and positive; raises ConfigError otherwise."""
-        if not 0.0 < power < np.inf:
-            raise ConfigError(f"quality power must be a positive number, got {power}")
-        super().__init__(dimension)
-        self.power = power
-
     def weigh(self, members: Members) -> Doubles:
         """Rows (N, 2): the weight by quality, and 1 for the plain mean to fall back on."""
-        weights = np.maximum(members.qualities.astype(np.float64), 0.0) ** self.power
+        weights = np.maximum(members.qualities.astype(np.float64), 0.0)
         return np.stack([weights, np.ones_like(weights)], axis=1)
 
     def gain(self, state: FusionState) -> Doubles:

@@ -164,24 +164,26 @@ def test_the_mean_ignores_the_lengths_of_embeddings():
 
 
 @pytest.mark.parametrize(
-    ("power", "qualities", "expected"),
+    ("qualities", "expected", "shares"),
     [
-        (1.0, [3.0, 4.0], [0.6, 0.8]),
-        (2.0, [1.0, 2.0], [1 / 17**0.5, 4 / 17**0.5]),
-        (1.0, [-5.0, 0.5], [0.0, 1.0]),
-        (1.0, [0.0, 0.0], [0.5**0.5, 0.5**0.5]),  # all-zero weights: the plain mean
-        (1.0, [-1.0, 0.0], [0.5**0.5, 0.5**0.5]),
+        ([3.0, 4.0], [0.6, 0.8], [3 / 7, 4 / 7]),
+        ([-5.0, 0.5], [0.0, 1.0], [0.0, 1.0]),
+        ([0.0, 0.0], [0.5**0.5, 0.5**0.5], [0.5, 0.5]),  # all-zero weights: the plain mean
+        ([-1.0, 0.0], [0.5**0.5, 0.5**0.5], [0.5, 0.5]),
+        ([1e-320, 3e-320], [0.5**0.5, 0.5**0.5], [0.5, 0.5]),  # zero as float32
     ],
 )
-def test_quality_weights_by_hand(power, qualities, expected):
-    one = make_aggregator("quality", dimension=2, power=power)
+def test_quality_weights_by_hand(qualities, expected, shares):
+    one = make_aggregator("quality", dimension=2)
     members = Members(
         np.eye(2, dtype=np.float32) * 9,
         np.full(2, 9, np.float32),
         np.array(qualities, np.float32),
         np.zeros((2, 0, 2), np.float32),
     )
-    np.testing.assert_allclose(one.read(one.update(one.empty(), members)), expected, atol=1e-7)
+    reading = one.inspect(one.update(one.empty(), members))
+    np.testing.assert_allclose(reading.embedding, expected, atol=1e-7)
+    np.testing.assert_allclose(one.weigh(members) @ reading.gain, shares, atol=1e-12)
 
 
 def test_sums_do_not_drift_over_a_long_track():
@@ -229,15 +231,13 @@ def test_members_of_another_embedder_are_refused(aggregators):
 def test_wrong_names_and_heads_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="got 'median'"):
         make_aggregator("median", dimension=C)
-    with pytest.raises(ConfigError, match="positive"):
-        make_aggregator("quality", dimension=C, power=0.0)
     with pytest.raises(MissingModelFile, match=r"fuse\.aggregator: quality"):
         make_aggregator("caface", dimension=C)
     with pytest.raises(MissingModelFile, match="no CAFace head"):
         make_aggregator("caface", dimension=C, head_path=tmp_path / "absent.npz")
     path = tmp_path / "head.npz"
     save_head(path, random_head(0, HeadSize(C, K, 2)))
-    with pytest.raises(ModelError, match="length 24, got an embedder of length 512"):
+    with pytest.raises(ModelError, match="24 numbers per embedding, the embedder gives 512"):
         make_aggregator("caface", dimension=512, head_path=path)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(CorruptModelFile):
