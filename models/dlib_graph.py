@@ -2,7 +2,8 @@
 
 Input "input" (N, 3, 150, 150) float32, RGB, (pixel - mean) / 256; output "embedding" (N, 128)
 float32, not normalised, as dlib gives it (its norm is about 1.4). Rows of a batch are independent.
-The outputs of the residual stages are named stage1 ... stage5; see `STYLE_TENSORS`.
+The outputs of the residual stages are named stage1 ... stage5; stage2 (64, 17, 17) and stage3
+(128, 8, 8) are the middle ones, whose style CAFace takes.
 """
 
 from __future__ import annotations
@@ -16,9 +17,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from .. import CorruptModelFile
 from .dlib_weights import Affine, Convolution, Dense, DlibNetwork, Layer, Pool, Step
-
-STYLE_TENSORS = ("stage2", "stage3")
-"""(64, 17, 17) and (128, 8, 8): the middle stages, as CAFace takes them; 192 channels in all."""
 
 OPSET = 17
 Shape = tuple[int, int, int]

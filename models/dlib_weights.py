@@ -141,7 +141,8 @@ class _Reader:
         start = self.at
         mantissa = self.integer(expected)
         exponent = self.integer(expected)
-        if abs(exponent) > 1024:
+        # A mantissa has up to 64 bits, so this keeps the product inside a float.
+        if abs(exponent) > 900:
             raise self.fail(expected, f"a float with exponent {exponent}", start)
         return math.ldexp(mantissa, exponent)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from hypothesis import strategies as st
 
 from facestream import CorruptModelFile, MissingModelFile, PullFailed
 from facestream.models.align import warp_faces
-from facestream.models.dlib_graph import STYLE_TENSORS, build_dlib_graph
-from facestream.models.dlib_weights import Convolution, DlibNetwork, read_dlib_network
+from facestream.models.dlib_graph import build_dlib_graph
+from facestream.models.dlib_weights import Convolution, DlibNetwork, _Reader, read_dlib_network
 from facestream.models.pack import Pack
 from facestream.models.pull import fetch_group_photo
 from facestream.models.store import locate
@@ -36,10 +37,10 @@ def network(weights: Path) -> DlibNetwork:
 
 
 @pytest.fixture(scope="module")
-def session(network: DlibNetwork) -> onnxruntime.InferenceSession:
+def session(network: DlibNetwork, open_models: Pack) -> onnxruntime.InferenceSession:
     model = build_dlib_graph(network)
     # The stages become outputs, so that their shapes can be looked at.
-    for name in STYLE_TENSORS:
+    for name in open_models.card.embedder.style_tensors:
         model.graph.output.append(onnx.ValueInfoProto(name=name))
     return onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
@@ -130,9 +131,12 @@ def test_a_batch_gives_what_its_rows_give_alone(
     np.testing.assert_allclose(embed(session, network, crops), alone, rtol=0, atol=1e-6)
 
 
-def test_style_tensors_are_the_middle_stages(session: onnxruntime.InferenceSession) -> None:
+def test_style_tensors_of_the_card_are_the_middle_stages(
+    session: onnxruntime.InferenceSession, open_models: Pack
+) -> None:
     feeds = {"input": np.zeros((2, 3, 150, 150), np.float32)}
-    shapes = [tensor.shape for tensor in session.run(list(STYLE_TENSORS), feeds)]
+    names = list(open_models.card.embedder.style_tensors)
+    shapes = [tensor.shape for tensor in session.run(names, feeds)]
     assert shapes == [(2, 64, 17, 17), (2, 128, 8, 8)]
 
 
@@ -167,6 +171,22 @@ def test_a_changed_header_is_an_error_or_still_a_network(
         build_dlib_graph(network)
     except CorruptModelFile as error:
         assert "\n" not in str(error)
+
+
+@given(mantissa=st.integers(-(2**64) + 1, 2**64 - 1), exponent=st.integers(-(2**63), 2**63))
+@settings(max_examples=60, deadline=None)
+def test_any_float_of_the_format_is_a_number_or_an_error(mantissa: int, exponent: int) -> None:
+    def integer(value: int) -> bytes:
+        data = abs(value).to_bytes(8, "little")
+        return bytes([8 | (0x80 if value < 0 else 0)]) + data
+
+    reader = _Reader(integer(mantissa) + integer(exponent), "x.dat")
+    try:
+        value = reader.number("margin")
+    except CorruptModelFile:
+        assert abs(exponent) > 900
+    else:
+        assert value == math.ldexp(mantissa, exponent)
 
 
 def test_trailing_bytes_and_other_files_are_refused(tmp_path: Path, weights: Path) -> None:
