@@ -14,8 +14,9 @@ from __future__ import annotations
 import difflib
 import logging
 import math
+import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -48,7 +49,8 @@ def subscribe(
     stood is not delivered.
     kinds, cameras: deliver these only (one name, or several); None delivers all. Events of the
     publisher itself have the camera "-".
-    timeout: end the iteration after so many seconds without an event; None waits for ever.
+    timeout: end the iteration after so many seconds without an event that was asked for; None waits
+    for ever.
     context: only for inproc:// endpoints, which live in one ZeroMQ context; it stays yours.
 
     Raises ConfigError for a kind that does not exist, PublishError for a malformed endpoint.
@@ -95,7 +97,7 @@ class _Subscriber(Generic[SocketT]):
         kinds = [kinds] if isinstance(kinds, str) else kinds
         cameras = [cameras] if isinstance(cameras, str) else cameras
         self._cameras = None if cameras is None else frozenset(cameras)
-        self._timeout_ms = None if timeout is None else math.ceil(max(0.0, timeout) * 1000)
+        self._timeout = timeout
         self._context: zmq.Context[SocketT] | None = context if own_context else None
         self._socket: SocketT | None = None
         try:
@@ -126,6 +128,16 @@ class _Subscriber(Generic[SocketT]):
             self._context.term()
             self._context = None
 
+    def _patience(self) -> Callable[[], int | None]:
+        """Milliseconds left of the timeout, which begins now; None where there is none.
+
+        What is passed over does not begin it anew: a busy neighbour would keep it from ending.
+        """
+        if self._timeout is None:
+            return lambda: None
+        end = time.monotonic() + self._timeout
+        return lambda: math.ceil(max(0.0, end - time.monotonic()) * 1000)
+
     def _read(self, frames: list[bytes]) -> AnyEvent | None:
         """The event in a message; None where it is not ours or cannot be read."""
         try:
@@ -152,8 +164,9 @@ class Subscription(_Subscriber["zmq.Socket[bytes]"]):
 
     def __next__(self) -> AnyEvent:
         """The next event; StopIteration after `timeout` seconds without one, or once closed."""
+        left = self._patience()
         try:
-            while self._socket is not None and self._socket.poll(self._timeout_ms):
+            while self._socket is not None and self._socket.poll(left()):
                 event = self._read(self._socket.recv_multipart())
                 if event is not None:
                     return event
@@ -189,7 +202,8 @@ class AsyncSubscription(_Subscriber[zmq.asyncio.Socket]):
 
         A cancelled wait loses nothing and leaves the subscription open.
         """
-        while self._socket is not None and await self._socket.poll(self._timeout_ms):
+        left = self._patience()
+        while self._socket is not None and await self._socket.poll(left()):
             event = self._read(await self._socket.recv_multipart(zmq.DONTWAIT))
             if event is not None:
                 return event
