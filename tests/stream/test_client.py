@@ -8,11 +8,8 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -27,42 +24,13 @@ from facestream.stream.journal import Journal
 from facestream.stream.publish import Publisher
 from facestream.tools.docs import examples
 
+from .wire import NOW, repeating, sighting
+
 DOCUMENTED = "tcp://127.0.0.1:5555"
-NOW = datetime(2026, 3, 2, 8, 30, tzinfo=UTC)
-
-
-def sighting(number: int, camera: str = "door") -> SightingStarted:
-    return SightingStarted(
-        id=f"{camera}-{number}",
-        camera=camera,
-        decided_at=NOW,
-        track=number,
-        frame=number,
-        pts=number / 25,
-        captured_at=NOW,
-    )
 
 
 def system(number: int) -> System:
     return System(id=f"s-{number}", camera="-", decided_at=NOW, state="started", detail="")
-
-
-@contextmanager
-def repeating(send: Callable[[], object]) -> Iterator[None]:
-    """Calls `send` over and over beside the test, so that late subscribers hear it as well."""
-    stop = threading.Event()
-
-    def work() -> None:
-        while not stop.wait(0.02):
-            send()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(10)
 
 
 @pytest.fixture

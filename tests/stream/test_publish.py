@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,24 +13,13 @@ import zmq
 from facestream import DiskFull, PublishError
 from facestream.configs.schema import PublishConfig
 from facestream.stream.client import subscribe
-from facestream.stream.events import SightingStarted, decode
+from facestream.stream.events import decode
 from facestream.stream.journal import Journal
 from facestream.stream.publish import Publisher, check_endpoint
 
+from .wire import heard, repeating, sighting
+
 ANY_PORT = "tcp://127.0.0.1:*"
-NOW = datetime(2026, 3, 2, 8, 30, tzinfo=UTC)
-
-
-def sighting(number: int, camera: str = "door") -> SightingStarted:
-    return SightingStarted(
-        id=f"{camera}-{number}",
-        camera=camera,
-        decided_at=NOW,
-        track=number,
-        frame=number,
-        pts=number / 25,
-        captured_at=NOW,
-    )
 
 
 @pytest.fixture
@@ -48,20 +35,8 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
     yield context
     closing = threading.Thread(target=context.term, daemon=True)
     closing.start()
-    closing.join(5)
+    closing.join(30)
     assert not closing.is_alive(), "context could not terminate: a test left sockets open"
-
-
-def joined(publisher: Publisher, subscriber: zmq.Socket[bytes]) -> None:
-    """Publish until the subscriber hears something: from then on nothing is lost."""
-    deadline = time.monotonic() + 10
-    for number in range(1_000_000, 2_000_000):
-        publisher.publish(sighting(number))
-        if subscriber.poll(20):
-            break
-        assert time.monotonic() < deadline, "the subscriber never heard the publisher"
-    while subscriber.poll(50):
-        subscriber.recv_multipart()
 
 
 @pytest.mark.parametrize("form", ["msgpack", "json"])
@@ -69,10 +44,7 @@ def test_what_is_sent_is_what_the_journal_holds(
     journal: Journal, context: zmq.Context[zmq.Socket[bytes]], form: str
 ) -> None:
     config = PublishConfig(ANY_PORT, form)  # type: ignore[arg-type]
-    with Publisher(journal, config) as publisher, context.socket(zmq.SUB) as subscriber:
-        subscriber.subscribe("facestream/v1/")
-        subscriber.connect(publisher.endpoint)
-        joined(publisher, subscriber)
+    with Publisher(journal, config) as publisher, heard(publisher, context) as subscriber:
         stored = publisher.publish_many([sighting(n) for n in range(1, 4)])
         for event in stored:
             topic, payload = subscriber.recv_multipart()
@@ -89,9 +61,9 @@ def test_inproc_and_ipc_work_like_tcp(
     config = PublishConfig(endpoint.format(folder=tmp_path))
     with (
         Publisher(journal, config, context) as publisher,
-        subscribe(publisher.endpoint, timeout=5, context=context) as events,
+        subscribe(publisher.endpoint, timeout=30, context=context) as events,
+        repeating(lambda: publisher.publish(sighting(1))),
     ):
-        threading.Timer(0.2, publisher.publish, [sighting(1)]).start()
         assert next(events).id == "door-1"
 
 
@@ -100,11 +72,8 @@ def test_a_repeat_is_sent_again_as_it_was_stored(
 ) -> None:
     with (
         Publisher(journal, PublishConfig(ANY_PORT)) as publisher,
-        context.socket(zmq.SUB) as subscriber,
+        heard(publisher, context) as subscriber,
     ):
-        subscriber.subscribe("facestream/v1/")
-        subscriber.connect(publisher.endpoint)
-        joined(publisher, subscriber)
         first = publisher.publish(sighting(1))
         publisher.publish(sighting(2))
         assert publisher.publish(sighting(1)) == first
@@ -118,11 +87,8 @@ def test_nothing_is_sent_that_the_journal_did_not_take(
 ) -> None:
     with (
         Publisher(journal, PublishConfig(ANY_PORT)) as publisher,
-        context.socket(zmq.SUB) as subscriber,
+        heard(publisher, context) as subscriber,
     ):
-        subscriber.subscribe("facestream/v1/")
-        subscriber.connect(publisher.endpoint)
-        joined(publisher, subscriber)
         (pages,) = journal._db.execute("PRAGMA page_count").fetchone()
         journal._db.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(DiskFull):
@@ -135,11 +101,8 @@ def test_threads_may_share_a_publisher_and_the_wire_keeps_the_journals_order(
 ) -> None:
     with (
         Publisher(journal, PublishConfig(ANY_PORT)) as publisher,
-        context.socket(zmq.SUB) as subscriber,
+        heard(publisher, context) as subscriber,
     ):
-        subscriber.subscribe("facestream/v1/")
-        subscriber.connect(publisher.endpoint)
-        joined(publisher, subscriber)
 
         def work(camera: str) -> None:
             for number in range(20):
@@ -257,11 +220,12 @@ def test_closing_frees_the_port_in_time_even_with_a_subscriber_that_does_not_rea
         subscriber.rcvhwm = 1
         subscriber.subscribe("")
         subscriber.connect(publisher.endpoint)
-        joined(publisher, subscriber)
+        with repeating(lambda: publisher.publish(sighting(1))):
+            assert subscriber.poll(30_000)
         publisher.publish_many([sighting(n) for n in range(500)])
         closing = threading.Thread(target=publisher.close, daemon=True)
         closing.start()
-        closing.join(10)
+        closing.join(30)
         assert not closing.is_alive()
     publisher.close()
     Publisher(journal, PublishConfig(publisher.endpoint)).close()
