@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Collection, Mapping
@@ -26,6 +27,8 @@ _REFRESHES = 5
 _MOST_ROWS = 30
 _RATE_SECONDS = 5.0
 _TROUBLE = ("stalled", "reconnecting", "failed")
+_WIDTHS = {"track": 5, "score": 6, "threshold": 9, "faces": 5, "fused": 5, "seen": 17}
+"""Characters of the columns of figures; names have what is left."""
 
 
 class _Mark(NamedTuple):
@@ -198,19 +201,19 @@ class LiveTable:
         width, height = self._console.size
         with self._lock:
             heading = Text(self._heading, style="dim", no_wrap=True, overflow="ellipsis")
-            progress = self._progress(most=max(3, height // 3))
+            progress = self._progress(width, most=max(3, height // 3))
             left = height - progress.row_count - 3
             return Group(heading, progress, self._sightings(width, min(_MOST_ROWS, max(3, left))))
 
-    def _progress(self, most: int) -> Table:
+    def _progress(self, width: int, most: int) -> Table:
         """One row per camera: name, how far or in which state, and figures.
 
         Where there are more cameras than rows, those in trouble come first.
         """
         now = time.monotonic()
-        table = Table.grid(padding=(0, 1))
-        table.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
-        table.add_column(no_wrap=True)
+        table = Table.grid(padding=(0, 1, 0, 0))
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=_camera_width(width))
+        table.add_column(no_wrap=True, width=20)
         table.add_column(no_wrap=True, overflow="ellipsis")
         cameras = list(self._cameras.items())
         if len(cameras) > most:
@@ -224,17 +227,19 @@ class LiveTable:
     def _sightings(self, width: int, rows: int) -> Table:
         """The newest sightings, those in view last; fewer columns on narrow terminals."""
         shown = _columns(width)
-        table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
+        taken = sum(_WIDTHS.get(name, 0) + 1 for name in shown)
+        if "camera" in shown:
+            taken += _camera_width(width)
+        names = {"camera": _camera_width(width), "who": max(8, min(40, width - taken))}
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
         for name in shown:
-            right = name in ("track", "score", "threshold", "faces", "fused")
-            most = {"camera": 16, "who": 28}.get(name)
             table.add_column(
                 name,
-                justify="right" if right else "left",
+                justify="left" if name in ("camera", "who", "seen") else "right",
                 no_wrap=True,
                 overflow="ellipsis",
                 min_width=8 if name == "who" else None,
-                max_width=most,
+                max_width=names.get(name),
             )
         newest = sorted(self._summary.sightings, key=lambda s: (not s.ended, s.wall(s.last)))
         for s in newest[-rows:]:
@@ -265,11 +270,16 @@ class LiveTable:
 def _columns(width: int) -> list[str]:
     """The columns of the table of sightings that fit a terminal of this many characters."""
     if width < 50:
-        return ["who", "score", "seen"]
+        return ["who", "score", "seen"] if width >= 40 else ["who", "seen"]
     if width < 76:
         return ["camera", "who", "score", "seen"]
     shown = ["camera", "track", "who", "score", "threshold", "faces", "seen"]
     return shown if width < 100 else [*shown[:-1], "fused", "seen"]
+
+
+def _camera_width(width: int) -> int:
+    """The most characters of a camera's name on a terminal of this width."""
+    return 12 if width < 100 else 24
 
 
 def _standing(camera: _Camera, now: float) -> tuple[Text | ProgressBar, Text]:
@@ -282,11 +292,11 @@ def _standing(camera: _Camera, now: float) -> tuple[Text | ProgressBar, Text]:
     rate, read = camera.rates(now)
     done = camera.done
     if camera.info.live:
-        words = f"up {clock(passed)[:-2]}, {rate:.1f} of {read:.1f} frames/s"
+        words = f"up {clock(passed)[:-2]}, {rate:.1f} of {read:.1f} fps"
         return Text(f"live, {camera.state}"), Text(words)
     if done is None:
-        return Text(camera.state), Text(f"{clock(camera.pts)[:-2]}, {rate:.1f} frames/s")
-    words = f"{100 * done:3.0f} %, {rate:.1f} frames/s"
+        return Text(camera.state), Text(f"{clock(camera.pts)[:-2]}, {rate:.1f} fps")
+    words = f"{100 * done:3.0f} %, {rate:.1f} fps"
     if 0.01 < done < 1:
         words += f", {clock(passed * (1 - done) / done)[:-2]} left"
     return ProgressBar(total=1.0, completed=done, width=20), Text(words)
@@ -294,8 +304,7 @@ def _standing(camera: _Camera, now: float) -> tuple[Text | ProgressBar, Text]:
 
 def _reason(camera: _Camera) -> str:
     """Why it is in this state, without the address, which is long and known."""
-    url = camera.info.url if camera.info is not None else ""
-    return camera.detail.removeprefix(f"{url}: ") if url else camera.detail
+    return re.sub(r"^\S+://\S+: ", "", camera.detail)
 
 
 def time_of(s: Sighting, pts: float, live: bool) -> str:
@@ -330,13 +339,15 @@ def closing_lines(sightings: list[Sighting], live: Collection[str] = ()) -> list
 
 
 def _closing_line(name: str, person: Person, live: Collection[str]) -> str:
-    first = min(person.sightings, key=lambda s: s.wall(s.first))
-    last = max(person.sightings, key=lambda s: s.wall(s.last))
-    cameras = ", ".join(dict.fromkeys(s.camera for s in person.sightings))
-    start = time_of(first, first.first, first.camera in live)
-    end = time_of(last, last.last, last.camera in live)
-    line = f"{name}  seen {len(person.sightings)}x, {start}-{end}"
+    cameras = list(dict.fromkeys(s.camera for s in person.sightings))
+    line = f"{name}  seen {len(person.sightings)}x"
+    if len(cameras) == 1 or all(camera in live for camera in cameras):
+        # Several recordings have no clock in common.
+        first = min(person.sightings, key=lambda s: s.wall(s.first))
+        last = max(person.sightings, key=lambda s: s.wall(s.last))
+        on_wall = first.camera in live
+        line += f", {time_of(first, first.first, on_wall)}-{time_of(last, last.last, on_wall)}"
     thresholds = [s.threshold for s in person.sightings if s.threshold is not None]
     if person.best is not None and thresholds:
         line += f", best score {person.best:.3f} (threshold {thresholds[-1]:.3f})"
-    return f"{line}, {cameras}"
+    return f"{line}, {', '.join(cameras)}"

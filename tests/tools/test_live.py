@@ -103,6 +103,14 @@ def test_closing_lines_name_everybody_once() -> None:
     assert closing_lines([]) == ["Nobody was seen."]
 
 
+def test_recordings_have_no_clock_in_common() -> None:
+    summary = Summary()
+    for camera in ("cam1", "cam2"):
+        summary.add(ended(camera, 1, 3.2, 5.0, "Ada", 0.55, "matched"))
+    (line,) = closing_lines(summary.sightings)
+    assert line == "Ada  seen 2x, best score 0.550 (threshold 0.430), cam1, cam2"
+
+
 def test_plain_lines_where_there_is_no_terminal() -> None:
     """A recording's times are its own; a live camera's are those of the wall clock here."""
     out = io.StringIO()
@@ -158,8 +166,8 @@ def test_table_on_terminals_of_any_width(width: int) -> None:
     text = out.getvalue()
     assert "Ada" in text
     assert "0 %" in text
-    assert ("threshold  " in text) == (width >= 76)
-    assert ("fused  " in text) == (width >= 100)
+    assert ("threshold faces" in text) == (width >= 76)
+    assert ("fused seen" in text) == (width >= 100)
 
 
 def test_a_camera_in_trouble_shows_without_a_frame_or_a_further_event() -> None:
@@ -172,7 +180,7 @@ def test_a_camera_in_trouble_shows_without_a_frame_or_a_further_event() -> None:
         CameraState(id="c", camera="door", decided_at=START, state="reconnecting", **lost), None
     )
     deadline = time.monotonic() + 10
-    while "reconnecting 00:00 Connection refused" not in out.getvalue():
+    while "reconnecting 00:00   Connection refused" not in out.getvalue():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     table.close()
