@@ -241,6 +241,7 @@ class Journal:
 
 def _take_lock(path: Path) -> int:
     """Lock `path` against other processes; the system lets go of it however this one ends."""
+    path = Path(os.path.realpath(path))  # one file has one lock, by whatever link it is reached
     beside = path.with_name(path.name + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

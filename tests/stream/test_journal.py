@@ -164,8 +164,12 @@ def test_only_the_owner_may_read_a_journal(journal: Journal) -> None:
 def test_a_second_writer_is_told_that_the_first_one_runs(journal: Journal) -> None:
     with pytest.raises(JournalError, match="another facestream runs on the journal"):
         Journal.open(journal.path)
+    link = journal.path.with_name("link.db")
+    link.symlink_to(journal.path)
+    with pytest.raises(JournalError, match="another facestream runs on the journal"):
+        Journal.open(link)
     journal.close()
-    Journal.open(journal.path).close()
+    Journal.open(link).close()
 
 
 def test_closing_twice_is_no_error_and_a_closed_journal_says_so(journal: Journal) -> None:
