@@ -166,6 +166,18 @@ class GalleryConfig:
 
 
 @dataclass(frozen=True)
+class EnrolConfig:
+    """What a photo must be like to enrol somebody."""
+
+    smallest_face: Annotated[float, Range(least=0)] = 48.0
+    """Smallest height of a face, in pixels of the photo."""
+    least_quality: float | None = None
+    """Smallest quality, in the unit of the pack's quality source; null accepts any."""
+    largest: bool = False
+    """Take the largest face of a photo that shows several, instead of refusing it."""
+
+
+@dataclass(frozen=True)
 class PublishConfig:
     """Where events go."""
 
@@ -216,6 +228,8 @@ class Config:
     """Matching."""
     gallery: GalleryConfig = field(default_factory=GalleryConfig)
     """Gallery."""
+    enrol: EnrolConfig = field(default_factory=EnrolConfig)
+    """Photos of gallery.folder."""
     publish: PublishConfig = field(default_factory=PublishConfig)
     """Events."""
     output: OutputConfig = field(default_factory=OutputConfig)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +18,7 @@ import msgspec
 import numpy as np
 
 from .. import EnrolmentRefused, GalleryEmpty
+from ..configs.schema import EnrolConfig
 from ..models.align import eye_distance
 from ..models.card import Card
 from ..models.inference import Image
@@ -33,18 +33,6 @@ BACKGROUND = 1 / 3
 """Faces lower than this share of the tallest one count as people in the background."""
 
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
-
-
-@dataclass(frozen=True)
-class EnrolRules:
-    """What a photo must be like."""
-
-    smallest_face: float = 48.0
-    """Smallest height of a face, in px of the photo."""
-    least_quality: float | None = None
-    """Smallest quality, in the unit of the pack's quality source; none accepts any."""
-    largest: bool = False
-    """Take the largest face of a photo that shows several, instead of refusing it."""
 
 
 class PhotoResult(msgspec.Struct, frozen=True):
@@ -96,11 +84,11 @@ Progress = Callable[[int, int, PhotoResult], None]
 class Enroller:
     """Enrols photos into a gallery with a pack. Use it from one thread."""
 
-    def __init__(self, pack: Pack, gallery: Gallery, rules: EnrolRules | None = None) -> None:
+    def __init__(self, pack: Pack, gallery: Gallery, rules: EnrolConfig | None = None) -> None:
         """Enrol into `gallery` with the networks of `pack`, under `rules`."""
         self._pack = pack
         self._gallery = gallery
-        self._rules = rules or EnrolRules()
+        self._rules = rules or EnrolConfig()
         self._embedder = embedder_version(pack.card)
 
     def enrol_photo(
@@ -128,7 +116,7 @@ class Enroller:
         if least is not None and described.quality < least:
             unit = self._pack.quality.unit
             raise EnrolmentRefused(
-                f"quality {described.quality:.3g}, at least {least:.3g} needed ({unit})"
+                f"quality {described.quality:.4g}, at least {least:.4g} needed ({unit})"
             )
         added = self._gallery.add_sample(
             name,

@@ -87,7 +87,9 @@ class Parts:
             return Gallery.open(wanted.url or gallery_path(), create=not wanted.url)
         gallery = Gallery.temporary()
         try:
-            self.enrolment = Enroller(self.pack, gallery).enrol_folder(Path(wanted.folder))
+            self.enrolment = Enroller(self.pack, gallery, self.config.enrol).enrol_folder(
+                Path(wanted.folder)
+            )
             self.enrolment.require_somebody()
         except BaseException:
             gallery.close()

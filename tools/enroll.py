@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -14,8 +14,10 @@ from rich.text import Text
 
 from .. import EnrolmentRefused
 from ..configs.paths import gallery_path
-from ..stream.enrol import Enroller, EnrolmentSummary, EnrolRules, PhotoResult
-from ..stream.gallery import Gallery
+from ..configs.schema import EnrolConfig
+
+if TYPE_CHECKING:
+    from ..stream.enrol import EnrolmentSummary, PhotoResult
 
 MARKS = {"enrolled": "green", "known": "dim", "refused": "yellow"}
 
@@ -34,7 +36,7 @@ def enroll(
     pack: str = typer.Option("open", help="Model pack, or the path of a card."),
     largest: bool = typer.Option(False, "--largest", help="Of several faces take the largest."),
     smallest_face: float = typer.Option(
-        EnrolRules.smallest_face, help="Refuse faces lower than this many pixels in the photo."
+        EnrolConfig.smallest_face, help="Refuse faces lower than this many pixels in the photo."
     ),
     least_quality: float | None = typer.Option(
         None, help="Refuse faces of a lower quality, in the pack's unit; default: none is refused."
@@ -49,13 +51,16 @@ def enroll(
 
     Example: facestream enroll photos/ --gallery people.db
     """
-    from ..models.pack import open_pack  # the networks' runtime is slow to import
+    # Networks and the database are slow to import, and `--help` needs neither.
+    from ..models.pack import open_pack
+    from ..stream.enrol import Enroller
+    from ..stream.gallery import Gallery
 
     if not path.exists():
         raise EnrolmentRefused(f"no photo or folder at {path}")
     # The pack first: without it no empty gallery is made.
     models = open_pack(pack)
-    rules = EnrolRules(smallest_face, least_quality, largest)
+    rules = EnrolConfig(smallest_face, least_quality, largest)
     with Gallery.open(gallery or gallery_path(), create=True) as store:
         enroller = Enroller(models, store, rules)
         with Progress(console=Console(stderr=True), transient=True, disable=json) as bar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 import typer
@@ -11,7 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..configs.paths import gallery_path
-from ..stream.gallery import Gallery
+
+if TYPE_CHECKING:
+    from ..stream.gallery import Gallery
 
 app = typer.Typer(help="List, show and remove the people of a gallery.", no_args_is_help=True)
 
@@ -98,6 +101,8 @@ def remove(
 
 
 def _open(place: str) -> Gallery:
+    from ..stream.gallery import Gallery  # slow to import
+
     return Gallery.open(place or gallery_path(), create=False)
 
 

@@ -18,11 +18,11 @@ import numpy.typing as npt
 import pytest
 
 from facestream import EnrolmentRefused, GalleryEmpty
+from facestream.configs.schema import EnrolConfig
 from facestream.models.align import warp
 from facestream.models.inference import AlignTemplate, Embedded, FaceBoxes, Floats, Image
 from facestream.stream.enrol import (
     Enroller,
-    EnrolRules,
     PhotoResult,
     embedder_version,
     find_faces,
@@ -201,7 +201,7 @@ def test_people_in_the_background_do_not_count(pack: Any, gallery: Gallery) -> N
 
 
 def test_the_largest_of_several_can_be_asked_for(pack: Any, gallery: Gallery) -> None:
-    rules = EnrolRules(largest=True)
+    rules = EnrolConfig(largest=True)
     group = photo(face(2, side=90), face(1, side=110), face(3, side=80))
     assert Enroller(pack, gallery, rules).enrol_photo("Anna", group).face_height == 110
 
@@ -215,7 +215,7 @@ def test_eyes_too_close_together_for_the_pack_are_refused(pack: Any, gallery: Ga
 def test_too_low_a_quality_is_refused_in_the_packs_unit(pack: Any, gallery: Gallery) -> None:
     reason = r"quality \d\S*, at least 100 needed \(contrast 0..128\)"
     with pytest.raises(EnrolmentRefused, match=reason):
-        Enroller(pack, gallery, EnrolRules(least_quality=100)).enrol_photo("A", photo(face(1)))
+        Enroller(pack, gallery, EnrolConfig(least_quality=100)).enrol_photo("A", photo(face(1)))
 
 
 def test_a_bad_name_is_refused_before_anything_else(pack: Any, gallery: Gallery) -> None:
