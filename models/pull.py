@@ -281,10 +281,11 @@ def _run_watched(
 
 def _size(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        # pip removes files while we look.
-        with contextlib.suppress(FileNotFoundError):
-            total += path.stat().st_size if path.is_file() else 0
+    # pip removes files and folders while we look: os.walk passes over what is gone, rglob raises.
+    for place, _, files in os.walk(folder):
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.path.getsize(os.path.join(place, file))
     return total
 
 
@@ -294,6 +295,11 @@ def _reason(said: str) -> str:
         return (
             "the archive has another checksum than the one pinned here, so it was refused; a "
             "proxy or mirror may have changed it"
+        )
+    if "No space left on device" in said:
+        return (
+            "no space is left under the cache; free some, or set FACESTREAM_CACHE to another "
+            "folder, and pull again"
         )
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")] or lines

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -20,7 +22,7 @@ import yaml
 
 from facestream import CorruptModelFile, MissingModelFile, PullFailed
 from facestream.models.card import ArchiveMember
-from facestream.models.pull import Progress, _reason, fetch_member, pull
+from facestream.models.pull import Progress, _reason, _size, fetch_member, pull
 from facestream.models.store import CARDS, cache_folder, pack_folder
 
 DETECTOR, EMBEDDER = b"a detector", b"an embedder" * 100
@@ -221,6 +223,32 @@ def test_a_failure_is_told_without_addresses() -> None:
     assert "secret" not in reason
     assert "index.example" not in reason
     assert "the package index cannot be reached" in reason
+
+
+def test_a_full_disk_is_told_as_such() -> None:
+    said = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
+    assert _reason(said).startswith("no space is left under the cache")
+
+
+def test_sizes_are_taken_while_folders_come_and_go(tmp_path: Path) -> None:
+    """pip tidies its temporary folders while the progress is measured."""
+    (tmp_path / "kept").write_bytes(b"12345")
+    done = threading.Event()
+
+    def churn() -> None:
+        while not done.is_set():
+            for name in "abcdefgh":
+                (tmp_path / name / "deep").mkdir(parents=True)
+            for name in "abcdefgh":
+                shutil.rmtree(tmp_path / name)
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        assert {_size(tmp_path) for _ in range(500)} == {5}
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_ctrl_c_leaves_no_litter(registry: Registry, tmp_path: Path) -> None:
