@@ -24,9 +24,10 @@ _NAMES = {
     "TensorrtExecutionProvider": "onnxruntime TensorRT",
 }
 _FATAL_ONLY = 4
+# Both packages write the same folder, and the plain one comes with facestream.
 _INSTALL_GPU = (
-    "install the gpu extra in an environment without the plain onnxruntime "
-    "(pip install 'facestream[gpu]'; it needs CUDA and cuDNN), or take device cpu"
+    "install CUDA and cuDNN, then `pip uninstall -y onnxruntime` and `pip install "
+    "--force-reinstall --no-deps onnxruntime-gpu`, or take device cpu"
 )
 
 
