@@ -24,6 +24,7 @@ G = style code and N = norm code (the paper: C 512, K 384, M 4, D 128 = 64 + 64)
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ Rounding = Literal["floor", "trunc"]
 
 DEPTH = 2
 HEADS = 8
+LARGEST = 1 << 28
+"""Bytes of a head's arrays; the paper's largest has 65 MB. More is no head, but a bomb."""
 _BUFFERS = ("running_mean", "running_var")
 
 
@@ -166,29 +169,47 @@ def save_head(path: Path, head: CAFaceHead) -> None:
         np.savez(file, division=np.array(head.division), rounding=np.array(head.rounding), **named)
 
 
-def load_head(path: Path, *, dimension: int | None = None) -> CAFaceHead:
+def load_head(path: Path, *, dimension: int | None = None, styles: int | None = None) -> CAFaceHead:
     """Read a head; C, K and M come from its arrays.
 
     Raises MissingModelFile, CorruptModelFile (not a head, incomplete, wrong shapes), or ModelError
-    when `dimension` is given and the head was fitted to embeddings of another length.
+    when `dimension` or `styles` is given and the head was fitted to an embedder with another
+    length of embeddings or number of style channels.
     """
     if not path.is_file():
         raise MissingModelFile(f"no CAFace head at {path}: check the pack's files")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise CorruptModelFile(f"{path} is not a CAFace head (.npz): {error}") from error
+    arrays = _read_arrays(path)
     division = str(arrays.pop("division", "missing"))
     rounding = str(arrays.pop("rounding", "missing"))
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise CorruptModelFile(f"{path}: {name} must be floats, got {array.dtype}")
     size = _size(path, arrays)
-    if dimension is not None and dimension != size.dimension:
-        raise ModelError(
-            f"the CAFace head {path.name} was fitted to embeddings of length {size.dimension}, "
-            f"got an embedder of length {dimension}: use the head of the embedder's own pack"
-        )
+    for what, wanted, got in (
+        ("numbers per embedding", dimension, size.dimension),
+        ("style channels", styles, size.styles),
+    ):
+        if wanted is not None and wanted != got:
+            raise ModelError(
+                f"the CAFace head {path.name} was fitted to {got} {what}, the embedder gives "
+                f"{wanted}: use the head of the embedder's own pack"
+            )
     wide = {name: array.astype(np.float64) for name, array in arrays.items()}
     return CAFaceHead(size, wide, cast("Division", division), cast("Rounding", rounding))
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = sum(member.file_size for member in archive.infolist())
+        if held > LARGEST:
+            raise CorruptModelFile(f"{path} is no CAFace head: it unpacks to {held} bytes")
+        with np.load(path, allow_pickle=False) as archive:
+            # What is no array in there comes as bytes.
+            return {name: np.asarray(archive[name]) for name in archive.files}
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        # RuntimeError: packed by a method, or under a password, that zipfile does not have.
+        raise CorruptModelFile(f"{path} is not a CAFace head (.npz): {error}") from error
 
 
 def _size(path: Path, arrays: Mapping[str, np.ndarray]) -> HeadSize:

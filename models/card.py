@@ -1,4 +1,4 @@
-"""A pack's card: the one description of its networks, read strictly from YAML.
+"""A pack's card: the one description of its networks (models/card_file reads it).
 
 Nothing about preprocessing is a global: colour order, mean and scale, templates and tensor names
 come from here. Sections that are fitted to data (`ida`, `decision`, `measured`) may be absent; a
@@ -7,21 +7,19 @@ pack without `decision` loads, but matching with it is an error that says so.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import re
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
-import yaml
 
-from .. import MissingModelFile, ModelError
+from .. import ModelError
 from .inference import AlignTemplate
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class ArchiveMember:
     """wheel: a zip archive; sdist: a tar.gz archive."""
     archive_sha256: str
     """Checksum of the archive, 64 hexadecimal digits."""
-    archive_bytes: int
+    archive_bytes: Count
     """Size of the archive."""
     member: str
     """Path of the file inside the archive."""
@@ -62,7 +60,7 @@ class FileSpec:
     """File name, without a folder."""
     sha256: str
     """Checksum, 64 hexadecimal digits."""
-    bytes: int
+    bytes: Count
     """Size."""
     source: Source
     """Where it comes from."""
@@ -86,7 +84,7 @@ class DerivedSpec:
 class TemplateSpec:
     """Where the five landmarks lie in a square crop."""
 
-    size: int
+    size: Count
     """Side of the crop in px."""
     points: tuple[tuple[float, float], ...]
     """x, y in px: left eye, right eye, nose tip, left and right mouth corner, as seen."""
@@ -104,9 +102,9 @@ class DetectorSpec:
     """Which decoder reads the network's outputs."""
     file: str
     """Key in `files` or `derived`."""
-    score: float
+    score: Share
     """Smallest score of a face, 0..1."""
-    longest_side: int = 960
+    longest_side: Count = 960
     """Frames are scaled down to this on their longer side, px, unless the configuration says
     otherwise: what the pack's embedder can use must still be found."""
 
@@ -117,7 +115,7 @@ class EmbedderSpec:
 
     file: str
     """Key in `files` or `derived`."""
-    dimension: int
+    dimension: Count
     """Length of an embedding."""
     template: TemplateSpec
     """The crop it wants."""
@@ -125,15 +123,15 @@ class EmbedderSpec:
     """Colour order of its input."""
     mean: tuple[float, float, float]
     """Subtracted from pixels 0..255, in that order."""
-    std: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
     """Divided by afterwards."""
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     """Axis order of its input."""
     style_tensors: tuple[str, ...] = ()
     """Tensors (N, C, H, W) whose channel means and deviations are the style statistics."""
-    style_channels: int = 0
+    style_channels: Annotated[int, msgspec.Meta(ge=0)] = 0
     """K: channels of all style tensors together."""
-    minimal_eye_distance: float = 0.0
+    minimal_eye_distance: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """Faces with less than this between the eyes, in px of the frame, are not embedded."""
 
 
@@ -153,7 +151,7 @@ class QualitySpec:
     """model: colour order of its input."""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """model: subtracted from pixels 0..255."""
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    std: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
     """model: divided by afterwards."""
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     """model: axis order of its input."""
@@ -166,20 +164,21 @@ class FusionSpec:
     aggregator: Literal["mean", "quality", "caface"] = "quality"
     """Used where the configuration says auto."""
     caface_head: str | None = None
-    """File of a trained CAFace head beside the card (safetensors or npz)."""
+    """File of a trained CAFace head beside the card, .npz (see models/caface_head)."""
 
 
 @dataclass(frozen=True)
 class IdaSpec:
-    """Identity density aware matching: the anchors and the parameters fitted with them."""
+    """Inter-class discrepancy alignment (models/ida): the anchors and the parameters."""
 
     anchors: str
     """File beside the card: (A, C) float16 unit vectors, .npy."""
-    anchor_version: str
-    """Changes whenever the anchors do; kept with every stored density."""
-    k: int
+    anchor_version: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{12}$")]
+    """First 12 digits of that file's sha256, so it changes whenever the anchors do: verified when
+    the pack is loaded, and kept with every stored density."""
+    k: Count
     """Neighbours in a support set."""
-    tau: float
+    tau: Positive
     """Temperature."""
     attribution: str = ""
     """Whose faces the vectors were computed from, and their licence."""
@@ -193,15 +192,15 @@ class DecisionSpec:
     """Smallest IDA score, in cosine units."""
     cosine_threshold: float
     """Smallest plain cosine."""
-    target_fmr: float
+    target_fmr: Share
     """False-match rate that both thresholds were set for."""
     impostor_centre: float
     """Centre of the normal whose upper tail is that of IDA scores of different people."""
-    impostor_spread: float
+    impostor_spread: Positive
     """Standard deviation of that normal."""
     impostor_cosine_centre: float
     """The same for plain cosines."""
-    impostor_cosine_spread: float
+    impostor_cosine_spread: Positive
     """Standard deviation of that normal."""
     fitted_on: str
     """The faces, in words."""
@@ -215,17 +214,17 @@ class MeasuredSpec:
     """The faces, in words."""
     command: str
     """What writes this section."""
-    values: dict[str, float] = field(default_factory=dict)
-    """Name and number; the name says the unit."""
+    values: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By condition: what was measured, and the number. Shares are 0..1."""
 
 
 @dataclass(frozen=True)
 class SelfTestSpec:
     """What the embedder must give for the synthetic crop of `self_test_crop`."""
 
-    values: tuple[float, ...]
+    values: Annotated[tuple[float, ...], msgspec.Meta(min_length=1)]
     """First values of the embedding."""
-    tolerance: float = 1e-3
+    tolerance: Positive = 1e-3
     """Largest difference, relative to the largest of the values."""
 
 
@@ -263,8 +262,13 @@ class Card:
     """What was measured."""
     self_test: SelfTestSpec | None = None
     """Run each time the pack is loaded."""
-    folder: Path = Path()
-    """Folder of the card; set when it is read."""
+    path: Path = Path()
+    """File of the card; set when it is read."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the card, where anchors and heads lie."""
+        return self.path.parent
 
     def fitted_decision(self) -> DecisionSpec:
         """The decision section; raises ModelError where nothing has been fitted yet."""
@@ -274,124 +278,3 @@ class Card:
                 f"one with `facestream train calibrate --pack {self.name}` or take another pack"
             )
         return self.decision
-
-
-def read_card(path: Path) -> Card:
-    """Read and check a card.
-
-    Raises MissingModelFile when there is no such file, and ModelError naming the file, the key
-    and, for an unknown key, its nearest match.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError):
-        raise MissingModelFile(f"{path}: no such model card") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: not a readable model card ({error})") from None
-    return parse_card(text, path)
-
-
-def parse_card(text: str, path: Path) -> Card:
-    """Check the text of a card as if it were the file `path`; errors as in `read_card`."""
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ModelError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise ModelError(f"{path}: a model card must be a mapping, got {type(raw).__name__}")
-    _check_keys(raw, Card, str(path), "")
-    if "folder" in raw:
-        raise ModelError(f"{path}: 'folder' is set by the program, remove it from the card")
-    try:
-        card = msgspec.convert(raw, Card)
-    except msgspec.ValidationError as error:
-        raise ModelError(f"{path}: {error}") from None
-    _check_values(card, path)
-    return dataclasses.replace(card, folder=path.resolve().parent)
-
-
-def replace_section(path: Path, section: str, values: dict[str, Any]) -> None:
-    """Write one top-level section of a card anew (ida, decision, measured, self_test).
-
-    The rest of the file, comments included, stays as it is; a section that is not there yet is
-    added at the end. Raises ModelError, and changes nothing, when the result is not a valid card.
-    """
-    text = path.read_text(encoding="utf-8")
-    block = yaml.safe_dump({section: values}, sort_keys=False, allow_unicode=True, width=96)
-    # A section runs to the next line that begins in the first column.
-    found = re.search(rf"^{re.escape(section)}:.*\n(?:(?:[ \t-].*)?\n)*", text, re.MULTILINE)
-    if found:
-        gap = "\n" if found.group().endswith("\n\n") else ""
-        text = text[: found.start()] + block + gap + text[found.end() :]
-    else:
-        text = text.rstrip("\n") + "\n\n" + block
-    parse_card(text, path)
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-def _check_keys(raw: Any, kind: Any, path: str, where: str) -> None:
-    """Raise ModelError for a key that the dataclass behind `kind` does not have."""
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        kind = next(k for k in typing.get_args(kind) if k is not type(None))
-    if typing.get_origin(kind) is dict and isinstance(raw, dict):
-        for key, value in raw.items():
-            _check_keys(value, typing.get_args(kind)[1], path, f"{where}{key}.")
-    if not dataclasses.is_dataclass(kind) or not isinstance(raw, dict):
-        return
-    hints = typing.get_type_hints(kind)
-    for key, value in raw.items():
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, 1, 0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(hints)}"
-            raise ModelError(f"{path}: unknown key '{where}{key}'; {hint}")
-        _check_keys(value, hints[key], path, f"{where}{key}.")
-
-
-def _check_values(card: Card, path: Path) -> None:
-    """Raise ModelError where values of the right type do not fit together."""
-
-    def expect(holds: bool, message: str) -> None:
-        if not holds:
-            raise ModelError(f"{path}: {message}")
-
-    expect(bool(re.fullmatch(r"[a-z0-9][a-z0-9_-]*", card.name)), f"bad pack name {card.name!r}")
-    for key, spec in card.files.items():
-        where = f"files.{key}"
-        expect(Path(spec.file).name == spec.file, f"{where}.file must be a plain file name")
-        sums = [spec.sha256, *([spec.source.archive.archive_sha256] if spec.source.archive else [])]
-        for checksum in sums:
-            expect(
-                bool(re.fullmatch(r"[0-9a-f]{64}", checksum)),
-                f"{where} needs sha256 sums of 64 hexadecimal digits, got {checksum!r}",
-            )
-        given = [v for v in dataclasses.astuple(spec.source) if v is not None]
-        expect(len(given) == 1, f"{where}.source needs exactly one of archive, insightface, words")
-    for key, derived in card.derived.items():
-        wanted = 2 if derived.builder == "openvino_ir" else 1
-        expect(
-            len(derived.sources) == wanted and all(s in card.files for s in derived.sources),
-            f"derived.{key} needs {wanted} sources out of files, got {', '.join(derived.sources)}",
-        )
-        expect(key not in card.files, f"{key!r} is both in files and in derived")
-    networks = {"detector.file": card.detector.file, "embedder.file": card.embedder.file}
-    templates = {"embedder.template": card.embedder.template}
-    if card.quality.kind == "model":
-        expect(
-            bool(card.quality.file and card.quality.template and card.quality.unit),
-            "quality.kind model needs quality.file, quality.template and quality.unit",
-        )
-    if card.quality.file is not None:
-        networks["quality.file"] = card.quality.file
-    if card.quality.template is not None:
-        templates["quality.template"] = card.quality.template
-    known = [*card.files, *card.derived]
-    for where, network in networks.items():
-        expect(network in known, f"{where} is {network!r}, expected one of {', '.join(known)}")
-    for where, template in templates.items():
-        expect(len(template.points) == 5, f"{where} needs 5 points, got {len(template.points)}")
-    expect(
-        bool(card.embedder.style_tensors) == bool(card.embedder.style_channels),
-        "embedder.style_tensors and embedder.style_channels go together",
-    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ import numpy as np
 
 from .. import CorruptModelFile, MissingModelFile
 from .backends import Backend, open_session
+from .caface_head import load_head
 from .card import Card, QualitySpec
 from .detectors.centerface import CenterFace
 from .detectors.scrfd import Scrfd
@@ -93,7 +96,7 @@ def open_pack(
         quality=quality,
         consumers=consumers,
         anchors=_anchors(card),
-        caface_head=_beside(card, card.fusion.caface_head),
+        caface_head=_head(card),
         provider=embedding.provider,
     )
 
@@ -108,6 +111,11 @@ def self_test_crop(size: int) -> Image:
     distance = (x - size // 4) ** 2 + (y - size // 4) ** 2
     planes = [plane * 255 // plane.max() for plane in (x, y, distance)]
     return np.stack(planes, axis=-1).astype(np.uint8)
+
+
+def anchor_version(data: bytes) -> str:
+    """The version of anchors whose .npy file holds these bytes, for `ida.anchor_version`."""
+    return hashlib.sha256(data).hexdigest()[:12]
 
 
 def _embedder(card: Card, session: Session) -> OnnxEmbedder:
@@ -154,10 +162,8 @@ def _self_test(card: Card, embedder: Embedder) -> None:
         )
 
 
-def _beside(card: Card, file: str | None) -> Path | None:
+def _beside(card: Card, file: str) -> Path:
     """A data file that lies beside the card."""
-    if file is None:
-        return None
     path = card.folder / file
     if not path.is_file():
         raise MissingModelFile(
@@ -167,17 +173,38 @@ def _beside(card: Card, file: str | None) -> Path | None:
     return path
 
 
-def _anchors(card: Card) -> Floats | None:
-    path = _beside(card, card.ida.anchors if card.ida else None)
-    if path is None:
+def _head(card: Card) -> Path | None:
+    """The pack's CAFace head, once it is known to fit: CorruptModelFile or ModelError otherwise."""
+    if card.fusion.caface_head is None:
         return None
+    path = _beside(card, card.fusion.caface_head)
+    spec = card.embedder
+    load_head(path, dimension=spec.dimension, styles=spec.style_channels)
+    return path
+
+
+def _anchors(card: Card) -> Floats | None:
+    if card.ida is None:
+        return None
+    path = _beside(card, card.ida.anchors)
+    data = path.read_bytes()
+    # Densities are stored under this version, so other vectors under the same one would be wrong
+    # in silence.
+    version = anchor_version(data)
+    if version != card.ida.anchor_version:
+        raise CorruptModelFile(
+            f"{path}: expected anchors of version {card.ida.anchor_version}, got {version}; they "
+            "come with the card, so install the package or copy the card's folder again"
+        )
     try:
-        stored = np.load(path, allow_pickle=False)
-    except ValueError as error:
+        stored = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError) as error:
         raise CorruptModelFile(f"{path}: not an .npy file of anchors ({error})") from None
     dimension = card.embedder.dimension
-    if stored.ndim != 2 or stored.shape[1] != dimension or not len(stored):
-        raise CorruptModelFile(f"{path}: expected anchors (A, {dimension}), got {stored.shape}")
+    if stored.dtype.kind != "f" or stored.shape[1:] != (dimension,) or not len(stored):
+        raise CorruptModelFile(
+            f"{path}: expected anchors (A, {dimension}) float16, got {stored.shape} {stored.dtype}"
+        )
     anchors = stored.astype(np.float32)
     # float16 rounds lengths by up to 5e-4; scores want exact unit vectors.
     lengths = np.linalg.norm(anchors, axis=1, keepdims=True)

@@ -20,8 +20,9 @@ from pathlib import Path
 import onnx
 from platformdirs import user_cache_path
 
-from .. import CorruptModelFile, MissingModelFile, UnknownPack
-from .card import Card, DerivedSpec, FileSpec, read_card
+from .. import CorruptModelFile, MissingModelFile, ModelError, UnknownPack
+from .card import Card, DerivedSpec, FileSpec
+from .card_file import read_card
 from .dlib_graph import build_dlib_graph
 from .dlib_weights import read_dlib_network
 from .onnx_surgery import add_style_outputs, free_shapes, load_onnx
@@ -50,11 +51,20 @@ def model_folders() -> list[Path]:
 
 
 def installed_folders() -> Iterator[Path]:
-    """Folders of packs that installed packages carry, this package's own first."""
+    """Folders of packs that installed packages carry, this package's own first.
+
+    Raises ModelError for a package that cannot be imported.
+    """
     yield CARDS
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         # The entry point names a package whose data files are the pack's card and files.
-        yield Path(str(importlib.resources.files(entry.value)))
+        try:
+            yield Path(str(importlib.resources.files(entry.value)))
+        except ImportError as error:
+            raise ModelError(
+                f"the installed package {entry.value} says that it carries packs, but cannot be "
+                f"imported ({error}): mend or uninstall it"
+            ) from error
 
 
 def cards() -> dict[str, Path]:
@@ -193,6 +203,7 @@ def network(card: Card, key: str, style_tensors: tuple[str, ...] = ()) -> Path:
     A derived network, or one that needs style outputs cut in, is built once into the user's cache.
     Its name carries the checksum of the recipe (sources, builder and version, style tensors), so a
     change of either builds it anew, and its own checksum, so a damaged one is built anew too.
+    Raises as `verify_file` and the builders do, and ModelError when the cache cannot be written.
     """
     derived = card.derived.get(key)
     sources = derived.sources if derived else (key,)
@@ -202,17 +213,25 @@ def network(card: Card, key: str, style_tensors: tuple[str, ...] = ()) -> Path:
     recipe = _recipe(card, sources, derived, style_tensors)
     folder = cache_folder() / "built"
     for path in folder.glob(f"{card.name}-{key}-{recipe}-*.onnx"):
-        if checksum(path)[:16] == path.stem.rpartition("-")[2]:
-            return path
-        path.unlink(missing_ok=True)
+        # Another process may be here for the same reason, and may take the file away first.
+        with contextlib.suppress(FileNotFoundError):
+            if checksum(path)[:16] == path.stem.rpartition("-")[2]:
+                return path
+            path.unlink()
     model = BUILDERS[derived.builder][1](paths) if derived else load_onnx(paths[0])
     if style_tensors:
         model = add_style_outputs(model, style_tensors)
     data = model.SerializeToString()
     digest = hashlib.sha256(data).hexdigest()[:16]
     target = folder / f"{card.name}-{key}-{recipe}-{digest}.onnx"
-    with written_whole(target) as partial:
-        partial.write_bytes(data)
+    try:
+        with written_whole(target) as partial:
+            partial.write_bytes(data)
+    except OSError as error:
+        raise ModelError(
+            f"cannot write {target}: {error.strerror or error}; free some space, or set "
+            "FACESTREAM_CACHE to another folder"
+        ) from error
     return target
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from ..models.card import Card
+    from rich.table import Table
+
+    from ..models.card import Card, MeasuredSpec
 
 app = typer.Typer(
     help="Model packs: list, pull, verify, describe.",
@@ -30,11 +32,17 @@ def list_packs(as_json: bool = AS_JSON) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from .. import ModelError
     from ..models.store import cards, load_card
 
-    rows = [{**_summary(load_card(name)), "card": str(path)} for name, path in cards().items()]
+    rows, unreadable = [], []
+    for name, path in cards().items():
+        try:
+            rows.append({**_summary(load_card(path)), "card": str(path)})
+        except ModelError as error:  # one bad card must not hide the others
+            unreadable.append({"pack": name, "card": str(path), "error": str(error)})
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        typer.echo(json.dumps([*rows, *unreadable], indent=2))
         return
     table = Table("pack", "files", "licence", "commercial use", "embedding", box=None)
     for row in rows:
@@ -42,7 +50,10 @@ def list_packs(as_json: bool = AS_JSON) -> None:
         missing = len(row["missing"])
         here = "here" if not missing else f"{missing} of {row['files']} missing"
         table.add_row(row["pack"], here, row["licence"], use, f"{row['dimension']}-d")
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for row in unreadable:
+        console.print(f"{row['pack']}: {row['error']}", style="red", markup=False, soft_wrap=True)
 
 
 @app.command("pull")
@@ -134,6 +145,22 @@ def describe_pack(pack: str = PACK, as_json: bool = AS_JSON) -> None:
     for name, value in _facts(card).items():
         facts.add_row(name, value)
     console.print(facts)
+    if card.measured is not None:
+        console.print(_measures(card.measured))
+
+
+def _measures(measured: MeasuredSpec) -> Table:
+    """One row per condition, one column per measure."""
+    from rich.table import Table
+
+    measures = list(dict.fromkeys(name for row in measured.values.values() for name in row))
+    table = Table(box=None, title=f"measured on {measured.data}", title_justify="left")
+    table.add_column("probes")
+    for name in measures:
+        table.add_column(name, justify="right")
+    for condition, row in measured.values.items():
+        table.add_row(condition, *(f"{row[n]:.4f}" if n in row else "" for n in measures))
+    return table
 
 
 def _summary(card: Card) -> dict[str, Any]:
@@ -182,7 +209,4 @@ def _facts(card: Card) -> dict[str, str]:
             f"IDA score from {decision.threshold:.3f}, cosine from {decision.cosine_threshold:.3f} "
             f"for a false-match rate of {decision.target_fmr:g}; fitted on {decision.fitted_on}"
         )
-    if card.measured is not None:
-        numbers = ", ".join(f"{name} {value:g}" for name, value in card.measured.values.items())
-        facts["measured"] = f"{numbers} ({card.measured.data})"
     return facts

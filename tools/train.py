@@ -24,6 +24,8 @@ def anchors(
 ) -> None:
     """Compute the anchor vectors of a pack: the faces against which IDA measures density.
 
+    Thresholds fitted with other anchors go: `facestream train calibrate` comes next.
+
     Example: facestream train anchors synthetic-faces/ --pack open --every 2
     """
     from rich.console import Console
@@ -34,7 +36,8 @@ def anchors(
     report = build_anchors(open_pack(pack), faces, every=every, attribution=attribution)
     Console().print(
         f"{report.path}: {report.kept} anchors of dimension {report.dimension}, "
-        f"{report.refused} pictures without a usable face"
+        f"{report.refused} pictures without a usable face; fit the thresholds anew with "
+        f"`facestream train calibrate --pack {pack}`"
     )
 
 
@@ -45,7 +48,8 @@ def calibrate(
         Path, typer.Argument(help="Folder of photos to recognise, with the same IDs.")
     ],
     pack: str = typer.Option("open", help="Pack to fit."),
-    target_fmr: float = typer.Option(1e-3, min=1e-6, max=0.1, help="False match rate wanted."),
+    target_fmr: float = typer.Option(1e-3, min=1e-6, max=0.1, help="False-match rate wanted."),
+    data: str = typer.Option("", help="Whose faces these are and their licence, for the card."),
 ) -> None:
     """Fit a pack's thresholds and measure it, on clean probes and on surveillance-like ones.
 
@@ -56,5 +60,5 @@ def calibrate(
     from ..models.pack import open_pack
     from ..train.calibrate import fit_pack, show_table
 
-    fitted = fit_pack(open_pack(pack), gallery, probes, target_fmr=target_fmr)
+    fitted = fit_pack(open_pack(pack), gallery, probes, target_fmr=target_fmr, data=data)
     Console().print(show_table(fitted))

@@ -5,7 +5,6 @@ IDA measures how crowded an embedding's neighbourhood is by its nearest anchors 
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +12,10 @@ import numpy as np
 
 from .. import ModelError
 from ..models.align import eye_distance
-from ..models.card import replace_section
-from ..models.pack import Pack
+from ..models.card_file import replace_section
+from ..models.pack import Pack, anchor_version
 from ..models.photo import describe_face, find_faces, tallest_face
+from ..models.store import written_whole
 from .folders import pictures
 
 NEIGHBOURS, TAU = 10, 1.0
@@ -35,7 +35,9 @@ def build_anchors(
 ) -> AnchorReport:
     """Embed a folder of faces and write them beside the card, float16, with the card's `ida`.
 
-    Raises SourceMissing for an unusable folder and ModelError when fewer than k faces remain.
+    The card's `decision` and `measured`, fitted with other anchors, are taken out: `fit_pack`
+    comes next. Raises SourceMissing for an unusable folder and ModelError when fewer than k faces
+    remain.
     """
     kept, refused = [], 0
     for _, image in pictures(folder, every):
@@ -50,17 +52,19 @@ def build_anchors(
         raise ModelError(f"{folder} gave {len(kept)} usable faces, at least {NEIGHBOURS} needed")
     vectors = np.stack(kept).astype(np.float16)
     path = pack.card.folder / f"{pack.card.name}.anchors.npy"
-    np.save(path, vectors, allow_pickle=False)
-    version = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    with written_whole(path) as partial, partial.open("wb") as file:
+        np.save(file, vectors, allow_pickle=False)
     replace_section(
-        pack.card.folder / f"{pack.card.name}.yaml",
+        pack.card.path,
         "ida",
         {
             "anchors": path.name,
-            "anchor_version": version,
+            "anchor_version": anchor_version(path.read_bytes()),
             "k": NEIGHBOURS,
             "tau": TAU,
             "attribution": attribution,
         },
     )
+    for fitted in ("decision", "measured"):
+        replace_section(pack.card.path, fitted, None)
     return AnchorReport(path, len(kept), vectors.shape[1], refused)

@@ -8,6 +8,7 @@ and not in the field.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from scipy.special import ndtri
 
 from .. import ModelError
 from ..models.align import eye_distance
-from ..models.card import replace_section
+from ..models.card_file import replace_section
 from ..models.ida import Anchors, aligned_score
 from ..models.inference import Floats, Image
 from ..models.pack import Pack
@@ -28,7 +29,7 @@ from .folders import pictures, seen_from_afar
 Doubles = npt.NDArray[np.float64]
 
 HEIGHTS = (96, 64, 48, 36)
-"""Heights, in px, of the probes' faces as a distant camera sees them."""
+"""Largest heights, in px, of the probes' faces as a distant camera sees them."""
 TAIL = (0.05, 0.001)
 """Shares of impostor scores between which their tail is fitted."""
 LEAST_PROBES = 20
@@ -66,26 +67,36 @@ class Fitted(NamedTuple):
     conditions: tuple[Condition, ...]
 
 
-def fit_pack(pack: Pack, gallery: Path, probes: Path, *, target_fmr: float) -> Fitted:
+def fit_pack(
+    pack: Pack, gallery: Path, probes: Path, *, target_fmr: float, data: str = ""
+) -> Fitted:
     """Measure `pack` on two folders of photos and write its card's `decision` and `measured`.
 
-    Files of one person share what stands before the first underscore. Raises SourceMissing for
-    unusable folders, and ModelError where too few people are in both, or the pack has no anchors.
+    Files of one person share what stands before the first underscore; the first photo of a person
+    in `gallery` is enrolled, every photo of `probes` is a probe. data: whose faces these are, in
+    words, for the card. Raises SourceMissing for unusable folders, and ModelError where the pack
+    has no anchors, or too few people are in both folders to see a rate of `target_fmr`.
     """
     anchors = _anchors(pack)
-    enrolled = {name: embedding for name, embedding in _embed_folder(pack, gallery, None)}
+    enrolled: dict[str, Floats] = {}
+    for name, seen in _embed_folder(pack, gallery, (None,)):
+        if (embedding := seen[0]) is not None:
+            enrolled.setdefault(name, embedding)
+    heights = (None, *HEIGHTS)
+    found = [(n, seen) for n, seen in _embed_folder(pack, probes, heights) if n in enrolled]
     conditions = []
-    for height in (None, *HEIGHTS):
-        found = [(n, e) for n, e in _embed_folder(pack, probes, height) if n in enrolled]
-        seen = sum(1 for path, _ in pictures(probes) if person(path) in enrolled)
-        if len(found) < LEAST_PROBES:
-            continue
-        name = "as taken" if height is None else f"{height} px"
-        conditions.append(compare(name, seen, found, enrolled, anchors))
+    for place, height in enumerate(heights):
+        passed = [(n, one) for n, seen in found if (one := seen[place]) is not None]
+        pairs = len(passed) * (len(enrolled) - 1)
+        if len(passed) >= LEAST_PROBES and pairs * target_fmr >= 1.0:
+            name = "as taken" if height is None else f"{height} px"
+            conditions.append(compare(name, len(found), passed, enrolled, anchors))
     if not conditions:
         raise ModelError(
-            f"fewer than {LEAST_PROBES} people are in both {gallery} and {probes}; files of one "
-            "person must share what stands before the first underscore"
+            f"a false-match rate of {target_fmr:g} takes {LEAST_PROBES} probes and "
+            f"{1.0 / target_fmr:.0f} pairs of different people, got {len(found)} probes of "
+            f"{len(enrolled)} people in {gallery} and {probes}: bring more people, whose files "
+            "share what stands before the first underscore, or ask for a larger rate"
         )
     fitted = Fitted(
         pack.card.name,
@@ -94,7 +105,15 @@ def fit_pack(pack: Pack, gallery: Path, probes: Path, *, target_fmr: float) -> F
         max(quantile(c.impostor_cosine, target_fmr) for c in conditions),
         tuple(conditions),
     )
-    write_card(pack, fitted, people=len(enrolled))
+    faces = data or f"folders {gallery.name} and {probes.name}"
+    seen_as = ", ".join(c.name for c in conditions)
+    write_card(
+        pack,
+        fitted,
+        data=f"{faces}: {len(enrolled)} people, one photo enrolled, others seen {seen_as}",
+        command=f"facestream train calibrate {gallery.name} {probes.name} --pack {pack.card.name} "
+        f"--target-fmr {target_fmr:g}",
+    )
     return fitted
 
 
@@ -135,7 +154,9 @@ def quantile(impostor: Doubles, target_fmr: float) -> float:
     """Smallest threshold, rounded up to 0.001, that at most `target_fmr` of the scores reach."""
     allowed = int(len(impostor) * target_fmr)
     bar = float(np.sort(impostor)[len(impostor) - 1 - allowed])
-    return float(np.ceil(np.nextafter(bar, np.inf) * 1000.0) / 1000.0)
+    steps = float(np.ceil(bar * 1000.0))
+    # The bar itself must not pass, also where it is a whole number of steps already.
+    return steps / 1000.0 if steps / 1000.0 > bar else (steps + 1.0) / 1000.0
 
 
 def fit_tail(impostor: Doubles) -> tuple[float, float]:
@@ -150,20 +171,14 @@ def fit_tail(impostor: Doubles) -> tuple[float, float]:
     return float(inner - near * spread), float(spread)
 
 
-def write_card(pack: Pack, fitted: Fitted, *, people: int) -> None:
-    """Put the numbers into the pack's card."""
-    card = pack.card.folder / f"{pack.card.name}.yaml"
+def write_card(pack: Pack, fitted: Fitted, *, data: str, command: str) -> None:
+    """Put the numbers into the pack's card; data and command: what they come from, in words."""
     centre, spread = fit_tail(np.concatenate([c.impostor for c in fitted.conditions]))
     cosine_centre, cosine_spread = fit_tail(
         np.concatenate([c.impostor_cosine for c in fitted.conditions])
     )
-    seen = ", ".join(c.name for c in fitted.conditions)
-    data = (
-        f"{people} consenting adults of the Face Research Lab London Set (DeBruine and Jones 2017, "
-        f"CC BY 4.0): enrolled neutral, probed smiling, {seen}"
-    )
     replace_section(
-        card,
+        pack.card.path,
         "decision",
         {
             "threshold": fitted.threshold,
@@ -176,12 +191,15 @@ def write_card(pack: Pack, fitted: Fitted, *, people: int) -> None:
             "fitted_on": data,
         },
     )
-    values: dict[str, float] = {}
-    for condition in fitted.conditions:
-        for what, value in measures(condition, fitted.threshold).items():
-            values[f"{condition.name}: {what}"] = round(value, 4)
-    command = f"facestream train calibrate neutral/ smiling/ --pack {pack.card.name}"
-    replace_section(card, "measured", {"data": data, "command": command, "values": values})
+    values = {
+        condition.name: {
+            what: round(value, 4) for what, value in measures(condition, fitted.threshold).items()
+        }
+        for condition in fitted.conditions
+    }
+    replace_section(
+        pack.card.path, "measured", {"data": data, "command": command, "values": values}
+    )
 
 
 def measures(condition: Condition, threshold: float) -> dict[str, float]:
@@ -227,25 +245,33 @@ def _anchors(pack: Pack) -> Anchors:
     return Anchors(pack.anchors, version=ida.anchor_version, k=ida.k, tau=ida.tau)
 
 
-def _embed_folder(pack: Pack, folder: Path, height: int | None) -> list[tuple[str, Floats]]:
-    """Unit embeddings of the faces that the pack finds and does not abstain from."""
-    out = []
+def _embed_folder(
+    pack: Pack, folder: Path, heights: Sequence[int | None]
+) -> Iterator[tuple[str, list[Floats | None]]]:
+    """Each photo's person, and the unit embedding at each height of the face in px.
+
+    None is the photo as taken; the embedding is None where the pack finds no face or abstains.
+    """
     for path, image in pictures(folder):
         face = tallest_face(find_faces(pack.detector, image))
-        if face is not None and height is not None:
-            image, face = _from_afar(pack, image, face, height)
-        if face is None or _abstains(pack, face):
-            continue
-        embedding = describe_face(pack, image, face).embedding
-        out.append((person(path), (embedding / np.linalg.norm(embedding)).astype(np.float32)))
-    return out
+        seen: list[Floats | None] = []
+        for height in heights:
+            view, found = image, face
+            if face is not None and height is not None:
+                view, found = _from_afar(pack, image, face, height)
+            if found is None or _abstains(pack, found):
+                seen.append(None)
+                continue
+            embedding = describe_face(pack, view, found).embedding
+            seen.append((embedding / np.linalg.norm(embedding)).astype(np.float32))
+        yield person(path), seen
 
 
 def _from_afar(
     pack: Pack, image: Image, face: PhotoFace, height: int
 ) -> tuple[Image, PhotoFace | None]:
-    """The photo with its face `height` px tall, and the face as the detector finds it there."""
-    small = seen_from_afar(image, height / face.height)
+    """The photo with its face at most `height` px tall, and the face as found in there."""
+    small = seen_from_afar(image, min(1.0, height / face.height))
     return small, tallest_face(pack.detector.detect([small])[0])
 
 

@@ -1,6 +1,8 @@
 """CAFace: the exact properties of the paper, and a slow reference in plain loops."""
 
+import functools
 import math
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +27,7 @@ SIZE = HeadSize(dimension=20, styles=5, centres=4)
 TINY = HeadSize(dimension=5, styles=3, centres=2, style_code=6, norm_code=10)
 
 
+@functools.cache
 def lively_head(seed: int, size: HeadSize = SIZE, strength: float = 8.0) -> CAFaceHead:
     """A head whose weights are far from the near-zero start, so that faces are told apart."""
     head = random_head(seed, size, style_mix=0.5)
@@ -38,6 +41,9 @@ def lively_head(seed: int, size: HeadSize = SIZE, strength: float = 8.0) -> CAFa
                 else array + 0.3 * draw.standard_normal(array.shape)
             )
         arrays[name] = array
+    arrays["sim.prelu"] = np.array([-0.4])
+    arrays["sim.bn.weight"] = draw.uniform(1, 4, size.style_code)
+    arrays["sim.bn.bias"] = draw.standard_normal(size.style_code)
     arrays["sim.bn.running_mean"] = draw.standard_normal(size.style_code)
     arrays["sim.bn.running_var"] = draw.uniform(0.5, 2, size.style_code)
     arrays["norm.running_mean"] = np.array([20.0])
@@ -80,6 +86,10 @@ def test_initialisation_is_the_papers():
     np.testing.assert_allclose(centres @ centres.T, np.eye(4), atol=1e-12)
     assert not head.arrays["sim.mix"].any()
     assert head.arrays["norm.scale"] == 0.1
+    assert head.arrays["sim.prelu"] == 0.25
+    # torch's Linear: uniform within one over the root of what goes in.
+    first = head.arrays["sim.linear.weight"]
+    assert 0.9 < np.abs(first).max() * np.sqrt(12) <= 1.0
     assert head.arrays["agn.head.fc1.weight"].std() == pytest.approx(0.02, rel=0.02)
     assert not head.arrays["agn.head.fc1.bias"].any()
 
@@ -246,7 +256,7 @@ def ref_template(head, chunks):
 
 @pytest.mark.parametrize("count", [3, 18])
 def test_a_slow_reference_in_plain_loops_agrees(count):
-    head, members = lively_head(1, TINY, strength=12.0), make_members(1, count, TINY)
+    head, members = lively_head(1, TINY, strength=20.0), make_members(1, count, TINY)
     one = CAFace(head)
     chunks = [members.take(slice(start, start + 16)) for start in range(0, count, 16)]
     weights, keys = ref_chunk(head, chunks[0])
@@ -407,6 +417,44 @@ def test_broken_heads_are_refused(tmp_path, change, message):
     with path.open("wb") as file:
         np.savez(file, **named)
     with pytest.raises(CorruptModelFile, match=message):
+        load_head(path)
+
+
+def test_any_damage_to_the_file_is_an_error_of_ours_or_harmless(tmp_path):
+    path = tmp_path / "head.npz"
+    save_head(path, random_head(0, TINY))
+    whole = path.read_bytes()
+    directory = whole.index(b"PK\x01\x02")
+    draw = np.random.default_rng(0)
+    # The headers of the first array, and the directory of the archive.
+    for at in [*range(0, 180, 3), *draw.integers(directory, len(whole), 300)]:
+        data = bytearray(whole)
+        data[at] ^= int(draw.integers(1, 256))
+        path.write_bytes(data)
+        try:
+            load_head(path)
+        except CorruptModelFile as error:
+            assert "head.npz" in str(error)
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "npy", "words", "members", "bomb", "method"])
+def test_what_is_no_head_is_refused(tmp_path, kind, monkeypatch):
+    path = tmp_path / "head.npz"
+    with path.open("wb") as file:
+        if kind == "text":
+            file.write(b"a head")
+        elif kind == "npy":
+            np.save(file, np.zeros(3))
+        elif kind == "words":
+            np.savez(file, **{"sim.mix": np.array([["a", "b"]])})
+        elif kind in ("members", "method"):
+            how = zipfile.ZIP_BZIP2 if kind == "method" else zipfile.ZIP_STORED
+            with zipfile.ZipFile(file, "w", how) as archive:
+                archive.writestr("division.txt", "exact")
+        elif kind == "bomb":
+            monkeypatch.setattr("facestream.models.caface_head.LARGEST", 1 << 16)
+            np.savez_compressed(file, **{"sim.mix": np.zeros((1 << 14, 2))})
+    with pytest.raises(CorruptModelFile, match=r"head\.npz"):
         load_head(path)
 
 

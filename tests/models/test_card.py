@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facestream import MissingModelFile, ModelError
-from facestream.models.card import parse_card, read_card, replace_section
+from facestream.models.card_file import parse_card, read_card, replace_section
+from facestream.models.search import false_positive_probability
 from facestream.models.store import CARDS
 
 SHIPPED = sorted(CARDS.glob("*.yaml"))
@@ -34,7 +35,7 @@ DECISION = {
 def test_shipped_cards_are_valid_and_named_after_their_file(path: Path) -> None:
     card = read_card(path)
     assert card.name == path.stem
-    assert card.folder == CARDS
+    assert (card.path, card.folder) == (path, CARDS)
     points = card.embedder.template.arrays().points
     assert points.shape == (5, 2)
     assert points.dtype == np.float32
@@ -49,6 +50,34 @@ def test_insightface_packs_are_marked_non_commercial(name: str) -> None:
     card = read_card(CARDS / f"{name}.yaml")
     assert not card.commercial_use
     assert "non-commercial" in card.licence
+
+
+@pytest.mark.parametrize("name", ["open", "omz"])
+@pytest.mark.parametrize("gallery", [1, 50])
+def test_a_stranger_at_the_threshold_reads_about_as_likely_as_was_asked_for(
+    name: str, gallery: int
+) -> None:
+    """The normal tail of the card, which people are shown, agrees with the card's thresholds."""
+    fitted = read_card(CARDS / f"{name}.yaml").fitted_decision()
+    for threshold, centre, spread in (
+        (fitted.threshold, fitted.impostor_centre, fitted.impostor_spread),
+        (fitted.cosine_threshold, fitted.impostor_cosine_centre, fitted.impostor_cosine_spread),
+    ):
+        often = float(false_positive_probability(threshold, gallery, centre, spread))
+        # The threshold is the strictest condition's, the tail that of all, so it reads lower.
+        assert 0.5 * fitted.target_fmr * gallery < often < 1.1 * fitted.target_fmr * gallery
+
+
+@pytest.mark.parametrize("name", ["open", "omz"])
+def test_a_card_says_what_its_pack_was_seen_to_do(name: str) -> None:
+    """On faces as taken everybody is recognised, and no condition breaks the promised rate."""
+    card = read_card(CARDS / f"{name}.yaml")
+    assert card.measured is not None
+    clean = card.measured.values["as taken"]
+    assert clean["TAR"] >= 0.99 and clean["rank-1"] >= 0.99
+    assert clean["genuine score"] > clean["impostor score"]
+    for row in card.measured.values.values():
+        assert row["FMR"] <= card.fitted_decision().target_fmr
 
 
 def test_an_unknown_key_names_itself_and_its_nearest_match() -> None:
@@ -69,7 +98,21 @@ def test_an_unknown_key_names_itself_and_its_nearest_match() -> None:
         ("file: centerface.onnx", "file: ../centerface.onnx", "plain file name"),
         ("sha256: 55533b28", "sha256: 5553", "64 hexadecimal digits"),
         ("[51.46, 102.69], ", "", "needs 5 points, got 4"),
-        ("licence: CC0-1.0 (", "folder: x\nlicence: CC0-1.0 (", "set by the program"),
+        ("licence: CC0-1.0 (", "path: x\nlicence: CC0-1.0 (", "set by the program"),
+        ("anchors: open.anchors.npy", "anchors: ../a.npy", r"ida\.anchors must be a plain file"),
+        ("aggregator: quality", "caface_head: /a.npz", r"fusion\.caface_head must be a plain"),
+        ("  centerface:", "  ../centerface:", r"bad key '\.\./centerface'"),
+        ("std: [256.0,", "std: [0.0,", r"> 0.*embedder\.std"),
+        ("dimension: 128", "dimension: 0", r">= 1.*embedder\.dimension"),
+        ("score: 0.35", "score: 35", r"<= 1.*detector\.score"),
+        ("impostor_spread: 0.0231", "impostor_spread: 0.0", r"decision\.impostor_spread"),
+        ("impostor_spread: 0.0231", "impostor_spread: .nan", r"decision\.impostor_spread"),
+        ("k: 10", "k: 0", r"ida\.k"),
+        ("tau: 1.0", "tau: -1.0", r"ida\.tau"),
+        ("anchor_version: 916d2fb7331a", "anchor_version: '1'", r"ida\.anchor_version"),
+        ("tolerance: 0.02", "tolerance: 0.0", r"self_test\.tolerance"),
+        ("name: open", "name: 2020-13-45", "month must be in 1..12"),
+        ("name: open", "name: " + 5000 * "[", "not YAML"),
     ],
 )
 def test_wrong_values_are_named(old: str, new: str, message: str) -> None:
@@ -113,6 +156,20 @@ def test_a_fit_writes_its_section_and_leaves_the_rest_alone(tmp_path: Path) -> N
     second = path.read_text(encoding="utf-8")
     assert read_card(path).fitted_decision().threshold == 0.95
     assert second.replace("threshold: 0.95\n", "threshold: 0.93\n", 1) == first
+    replace_section(path, "decision", None)
+    assert read_card(path).decision is None
+    replace_section(path, "decision", None)  # nothing there: nothing happens
+    assert read_card(path).ida == parse_card(OPEN, HERE).ida
+
+
+def test_a_section_at_the_end_of_a_file_without_a_last_newline_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "open.yaml"
+    path.write_text(
+        OPEN.split("\nself_test:")[0] + "\nself_test:\n  values: [1.0]", encoding="utf-8"
+    )
+    replace_section(path, "self_test", {"values": [2.0]})
+    test = read_card(path).self_test
+    assert test is not None and test.values == (2.0,)
 
 
 def test_a_bad_section_changes_nothing(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.util
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from onnx import ModelProto, helper
 
 from facestream import CorruptModelFile, MissingModelFile, ModelError
 from facestream.models.align import warp_faces
-from facestream.models.card import IdaSpec, SelfTestSpec, read_card
-from facestream.models.pack import Pack, open_pack, self_test_crop
+from facestream.models.caface_head import HeadSize, random_head, save_head
+from facestream.models.card import Card, FusionSpec, IdaSpec, SelfTestSpec
+from facestream.models.card_file import read_card
+from facestream.models.pack import Pack, anchor_version, open_pack, self_test_crop
 from facestream.models.store import CARDS
 
 Floats = npt.NDArray[np.float32]
@@ -184,28 +187,63 @@ def test_another_network_under_the_right_name_is_refused(
 def test_anchors_lie_beside_the_card_and_are_unit_vectors(
     tiny_pack: Callable[[str], Path],
 ) -> None:
-    path = tiny_pack("buffalo_l")
-    ida = IdaSpec(anchors="buffalo_l.anchors.npy", anchor_version="1", k=2, tau=0.1)
-    card = dataclasses.replace(read_card(path), ida=ida)
+    plain = read_card(tiny_pack("buffalo_l"))
+    file = plain.folder / "buffalo_l.anchors.npy"
+
+    def with_anchors(content: bytes) -> Card:
+        ida = IdaSpec(anchors=file.name, anchor_version=anchor_version(content), k=2, tau=0.1)
+        return dataclasses.replace(plain, ida=ida)
+
+    def npy(array: np.ndarray) -> bytes:
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        return buffer.getvalue()
+
     with pytest.raises(MissingModelFile, match=r"needs buffalo_l\.anchors\.npy beside its card"):
-        open_pack(card)
+        open_pack(with_anchors(b""))
     anchors = np.random.default_rng(0).normal(size=(5, 512))
     anchors /= np.linalg.norm(anchors, axis=1, keepdims=True)
-    np.save(path.parent / ida.anchors, anchors.astype(np.float16))
-    loaded = open_pack(card).anchors
+    good = npy(anchors.astype(np.float16))
+    file.write_bytes(good)
+    loaded = open_pack(with_anchors(good)).anchors
     assert loaded is not None
     assert loaded.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(loaded, axis=1), 1.0, atol=1e-6)
     np.testing.assert_allclose(loaded, anchors, atol=1e-3)
+    file.write_bytes(npy(anchors[::-1].astype(np.float16)))
+    with pytest.raises(CorruptModelFile, match="expected anchors of version"):
+        open_pack(with_anchors(good))
     for bad, message in (
-        (anchors[:, :7], r"expected anchors \(A, 512\), got \(5, 7\)"),
-        (anchors * 2, "must be unit vectors"),
+        (npy(anchors[:, :7]), r"expected anchors \(A, 512\).*got \(5, 7\)"),
+        (npy(np.array(["face"])), r"got \(1,\) <U4"),
+        (npy(anchors * 2), "must be unit vectors"),
+        (good[:-9], r"not an \.npy file"),
+        (b"text", r"not an \.npy file"),
+        (b"", r"not an \.npy file"),
     ):
-        np.save(path.parent / ida.anchors, bad)
+        file.write_bytes(bad)
         with pytest.raises(CorruptModelFile, match=message):
-            open_pack(card)
-    (path.parent / ida.anchors).write_bytes(b"text")
-    with pytest.raises(CorruptModelFile, match=r"not an \.npy file"):
+            open_pack(with_anchors(bad))
+
+
+def test_a_head_lies_beside_the_card_and_fits_the_embedder(
+    tiny_pack: Callable[[str], Path],
+) -> None:
+    plain = read_card(tiny_pack("buffalo_l"))
+    card = dataclasses.replace(plain, fusion=FusionSpec("caface", "head.npz"))
+    with pytest.raises(MissingModelFile, match=r"needs head\.npz beside its card"):
+        open_pack(card)
+    head = plain.folder / "head.npz"
+    save_head(head, random_head(0, HeadSize(512, 0, 2)))
+    assert open_pack(card).caface_head == head
+    save_head(head, random_head(0, HeadSize(128, 0, 2)))
+    with pytest.raises(ModelError, match="128 numbers per embedding, the embedder gives 512"):
+        open_pack(card)
+    save_head(head, random_head(0, HeadSize(512, 384, 2)))
+    with pytest.raises(ModelError, match="384 style channels, the embedder gives 0"):
+        open_pack(card)
+    head.write_bytes(b"text")
+    with pytest.raises(CorruptModelFile, match="not a CAFace head"):
         open_pack(card)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,10 @@ import pytest
 import yaml
 from onnx import ModelProto
 
-from facestream import CorruptModelFile, MissingModelFile, UnknownPack
+from facestream import CorruptModelFile, MissingModelFile, ModelError, UnknownPack
 from facestream.models import store
-from facestream.models.card import Card, FileSpec, read_card
+from facestream.models.card import Card, FileSpec
+from facestream.models.card_file import read_card
 from facestream.models.store import (
     CARDS,
     cache_folder,
@@ -166,6 +169,42 @@ def test_a_new_recipe_builds_anew(
     assert second.read_bytes() == first.read_bytes()
 
 
+def test_processes_that_build_at_once_get_the_same_whole_network(
+    styled: tuple[Card, Path],
+) -> None:
+    card, _ = styled
+    built = network(card, "embedder", ("relu1",))
+    content = built.read_bytes()
+    built.write_bytes(content[:-1])  # damaged: all of them want to remove it, and to build anew
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from facestream.models.card_file import read_card\n"
+        "from facestream.models.store import network\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        f"print(network(read_card(Path({str(card.path)!r})), 'embedder', ('relu1',)))\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    children = [subprocess.Popen([sys.executable, "-c", script], **pipes) for _ in range(3)]
+    try:
+        for child in children:
+            assert child.stdout is not None and child.stdout.readline() == "ready\n"
+        told = [child.communicate("go\n", timeout=60)[0] for child in children]
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    assert told == [f"{built}\n"] * 3
+    assert built.read_bytes() == content
+    assert list(built.parent.iterdir()) == [built]
+
+
+def test_a_cache_that_cannot_be_written_is_named(styled: tuple[Card, Path]) -> None:
+    card, _ = styled
+    cache_folder().write_text("a file where the folder should be")
+    with pytest.raises(ModelError, match=r"cannot write .*set FACESTREAM_CACHE"):
+        network(card, "embedder", ("relu1",))
+
+
 def test_a_changed_source_is_refused_though_it_was_built_before(
     styled: tuple[Card, Path],
 ) -> None:
@@ -198,5 +237,18 @@ def test_installed_packages_may_carry_packs(
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: carried-pack\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[facestream.packs]\ncarried = carried_pack\n")
     monkeypatch.syspath_prepend(str(site))
+    assert "carried" in cards()
     card = load_card("carried")
     assert verify_file(card, "detector") == site / "carried_pack" / "detector.onnx"
+
+
+def test_a_package_that_carries_packs_but_is_broken_is_named(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "site" / "torn-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torn\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[facestream.packs]\ntorn = torn_pack\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    with pytest.raises(ModelError, match="torn_pack says that it carries packs, but cannot be"):
+        load_card("open")

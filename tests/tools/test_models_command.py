@@ -70,6 +70,29 @@ def test_describe_shows_the_card(name: str, nothing_here: None, wide: None) -> N
     assert len(card["missing"]) == len(card["files"])
 
 
+def test_describe_shows_what_was_measured_as_a_table(nothing_here: None, wide: None) -> None:
+    lines = runner.invoke(app, ["describe", "open"]).output.splitlines()
+    heading = next(line for line in lines if "TAR" in line)
+    assert heading.split()[0] == "probes" and heading.split()[-3:] == ["TAR", "FMR", "rank-1"]
+    row = next(line.split() for line in lines if line.strip().startswith("48 px"))
+    assert row[2] == "0.8824" and row[-1] == "1.0000"
+    assert "measured" not in runner.invoke(app, ["describe", "buffalo_l"]).output
+
+
+def test_a_bad_card_does_not_hide_the_others(
+    nothing_here: None, wide: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torn.yaml").write_text("name: [")
+    monkeypatch.setenv("FACESTREAM_MODELS", str(tmp_path))
+    result = runner.invoke(app, ["list"])
+    assert result.exit_code == 0, result.output
+    assert "torn.yaml: not YAML" in result.output
+    assert "2 of 2 missing" in result.output
+    rows = json.loads(runner.invoke(app, ["list", "--json"]).output)
+    assert [row["pack"] for row in rows if "error" in row] == ["torn"]
+    assert len(rows) == 5
+
+
 def test_verify_loads_the_pack_and_runs_its_self_test(open_models: Pack, wide: None) -> None:
     result = runner.invoke(app, ["verify", "open"])
     assert result.exit_code == 0, result.output
