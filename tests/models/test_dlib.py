@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facestream import CorruptModelFile, MissingModelFile, PullFailed
+from facestream import CorruptModelFile, MissingModelFile
 from facestream.models.align import warp_faces
 from facestream.models.dlib_graph import build_dlib_graph
 from facestream.models.dlib_weights import Convolution, DlibNetwork, _Reader, read_dlib_network
+from facestream.models.inference import Image
 from facestream.models.pack import Pack
-from facestream.models.pull import fetch_group_photo
 from facestream.models.store import locate
 
 Crops = npt.NDArray[np.uint8]
@@ -62,9 +62,8 @@ def ask_dlib(weights: Path, crops: Crops) -> npt.NDArray[np.float64]:
     return np.array([model.compute_face_descriptor(np.ascontiguousarray(c)) for c in crops])
 
 
-def crops_of(pack: Pack, path: Path) -> Crops:
+def crops_of(pack: Pack, picture: Image) -> Crops:
     """Aligned RGB crops of every face of a picture."""
-    picture = np.asarray(cv2.imread(str(path)), np.uint8)
     landmarks = pack.detector.detect([picture])[0].landmarks
     return warp_faces(picture, landmarks, pack.embedder.template)[..., ::-1]
 
@@ -96,12 +95,9 @@ def test_faces_of_the_group_photo_give_dlibs_output(
     network: DlibNetwork,
     weights: Path,
     open_models: Pack,
+    group_photo: Image,
 ) -> None:
-    try:
-        photo = fetch_group_photo()
-    except PullFailed as error:
-        pytest.skip(f"the registry's photograph is not in the cache: {error}")
-    crops = crops_of(open_models, photo)
+    crops = crops_of(open_models, group_photo)
     assert len(crops) == 6
     np.testing.assert_allclose(
         embed(session, network, crops), ask_dlib(weights, crops), rtol=0, atol=1e-5
@@ -116,7 +112,8 @@ def test_real_portraits_give_dlibs_output(
     assets: Path,
 ) -> None:
     paths = sorted((assets / "london" / "gallery_neutral").glob("*.jpg"))[:4]
-    crops = np.concatenate([crops_of(open_models, path) for path in paths])
+    pictures = [np.asarray(cv2.imread(str(path)), np.uint8) for path in paths]
+    crops = np.concatenate([crops_of(open_models, picture) for picture in pictures])
     assert len(crops) >= 4
     np.testing.assert_allclose(
         embed(session, network, crops), ask_dlib(weights, crops), rtol=0, atol=1e-5

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter, laplace
 from scipy.stats import spearmanr
 
 from facestream import CorruptModelFile, RecordError
@@ -36,8 +37,8 @@ def embedded(count: int) -> Embedded:
 
 def rate(source: QualitySource, crops, *, heights=None, scores=None) -> np.ndarray:
     count = len(crops)
-    boxes = np.zeros((count, 4), np.float32)
-    boxes[:, 3] = 100.0 if heights is None else heights
+    boxes = np.full((count, 4), 30.0, np.float32)
+    boxes[:, 3] += 100.0 if heights is None else heights
     given_scores = np.ones(count, np.float32) if scores is None else np.float32(scores)
     quality = source.score(
         crops=np.asarray(crops), embedded=embedded(count), boxes=boxes, scores=given_scores
@@ -74,6 +75,23 @@ def test_the_product_is_what_is_documented():
     assert rate(TrainingFreeQuality(), crops, heights=40, scores=[0.7] * 3) == pytest.approx(
         expected, rel=1e-5
     )
+
+
+def test_sharpness_is_detail_over_contrast_inside_the_face():
+    """The ratio by an independent route: scipy's filters on the same definition."""
+    grey = drawn_face()[..., 0].astype(np.float64)
+    grey[:30] = 255  # hair and background do not count
+    crop = np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+    smooth = gaussian_filter(grey, 1.5, mode="mirror")
+    face = (slice(36, 104), slice(22, 90))
+    expected = laplace(smooth, mode="mirror")[face].var() / (smooth[face].var() + 2.0)
+    assert measure_sharpness(crop) == pytest.approx(expected, rel=0.02)
+
+
+def test_nearly_flat_crops_have_no_detail():
+    """Rounding to whole grey levels must not count: it is all there is in a flat crop."""
+    noise = np.random.default_rng(0).integers(127, 129, (112, 112, 1), dtype=np.uint8)
+    assert measure_sharpness(np.repeat(noise, 3, axis=-1)) < 0.002
 
 
 def test_sharpness_falls_with_blur_and_does_not_see_brightness():
