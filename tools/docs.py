@@ -1,4 +1,4 @@
-"""Writes the generated parts of docs/: the fields of events, their schemas, the configuration.
+"""Writes the generated parts of docs/: events and their schemas, the configuration, the packs.
 
 python -m facestream.tools.docs
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from dataclasses import MISSING, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -15,6 +16,9 @@ from typing import Any, get_type_hints
 import msgspec
 
 from ..configs.reference import attribute_docs, describe_type, escape, write_reference
+from ..models.card import Card
+from ..models.card_file import read_card
+from ..models.store import CARDS
 from ..stream.events import (
     KINDS,
     AnyEvent,
@@ -186,15 +190,69 @@ def _own(struct: type[msgspec.Struct], base: type[msgspec.Struct] | None) -> tup
     return tuple(name for name in struct.__struct_fields__ if name not in inherited)
 
 
+def write_card_sections() -> str:
+    """The keys of a card and what they hold."""
+    docs = attribute_docs(Card)
+    needed = {f.name for f in fields(Card) if f.default is MISSING and f.default_factory is MISSING}
+    lines = ["| Key | | Meaning |", "|---|---|---|"]
+    lines += [
+        f"| `{key}` | {'required' if key in needed else 'optional'} | {escape(docs[key])} |"
+        for key in docs
+        if key != "path"
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_packs() -> str:
+    """Every pack that ships: its card's numbers, and what was measured with which command."""
+    return "\n".join(_pack(read_card(path)) for path in sorted(CARDS.glob("*.yaml")))
+
+
+def _pack(card: Card) -> str:
+    use = "commercial use allowed" if card.commercial_use else "**no commercial use**"
+    gate = card.embedder.minimal_eye_distance
+    parts = [
+        f"### {card.name}\n",
+        f"{card.description}\n",
+        f"{card.licence}; {use}. {card.licence_note}\n",
+    ]
+    if card.decision is None or card.measured is None:
+        parts.append(
+            "No thresholds are fitted, and nothing was measured here: see "
+            "[own numbers](#fit-anchors-and-thresholds).\n"
+        )
+        return "\n".join(parts)
+    decision, measured = card.decision, card.measured
+    measures = list(dict.fromkeys(name for row in measured.values.values() for name in row))
+    table = [f"| probes | {' | '.join(measures)} |", "|---|" + "---:|" * len(measures)]
+    for condition, row in measured.values.items():
+        cells = [f"{row[name]:.4g}" if name in row else "" for name in measures]
+        table.append(f"| {condition} | {' | '.join(cells)} |")
+    parts += [
+        f"Names from an IDA score of {decision.threshold:.3f} (plain cosine: "
+        f"{decision.cosine_threshold:.3f}), set for a false-match rate of {decision.target_fmr:g}; "
+        f"abstains below {gate:g} px between the eyes.\n",
+        "\n".join(table) + "\n",
+        f"Written by `{measured.command}` on {measured.data}.\n",
+    ]
+    return "\n".join(parts)
+
+
 def write_all(root: Path = ROOT) -> dict[Path, str]:
-    """Every generated file with its content; events.md keeps what is written by hand."""
+    """Every generated file with its content; what is written by hand stays as it is."""
     docs = root / "docs"
-    parts = {"common": write_common, "kinds": write_kinds}
-    events = _GENERATED.sub(
-        lambda found: f"{found[1]}\n{parts[found['part']]()}\n{found[3]}",
-        (docs / "events.md").read_text(encoding="utf-8"),
-    )
-    files = {docs / "events.md": events, docs / "configuration.md": write_reference()}
+    parts = {
+        "common": write_common,
+        "kinds": write_kinds,
+        "card": write_card_sections,
+        "packs": write_packs,
+    }
+    files = {docs / "configuration.md": write_reference()}
+    for path in (docs / "events.md", docs / "packs.md"):
+        files[path] = _GENERATED.sub(
+            lambda found: f"{found[1]}\n{parts[found['part']]()}\n{found[3]}",
+            path.read_text(encoding="utf-8"),
+        )
     for kind in KINDS:
         files[docs / "schemas" / f"{kind}.json"] = json.dumps(write_schema(kind), indent=2) + "\n"
     return files
