@@ -253,8 +253,8 @@ def _take_lock(path: Path) -> int:
     except BlockingIOError as error:
         os.close(lock)
         raise JournalError(
-            f"another facestream runs on the journal {path}: stop it, or set publish.journal to "
-            "another file"
+            f"another facestream runs on the journal {path}: stop it, or give this run "
+            "another file (--journal, or publish.journal)"
         ) from error
     return lock
 
