@@ -29,7 +29,9 @@ def enroll(
             help="A photo, or a folder: NAME.jpg (more of NAME: NAME#2.jpg), or NAME/*.jpg."
         ),
     ],
-    name: str | None = typer.Option(None, help="Whose photos these are; default: their names."),
+    name: str | None = typer.Option(
+        None, help="Whose photos these are; default: the name of the photo or its folder."
+    ),
     gallery: str = typer.Option(
         "", help="Gallery, a file or SQLAlchemy URL; default: gallery.db in the data folder."
     ),
@@ -46,8 +48,9 @@ def enroll(
 ) -> None:
     """Enrol people from photos: exactly one face each. The photos themselves are not stored.
 
-    A photo that is enrolled already is skipped, so an interrupted run can simply be repeated. Ends
-    with exit code 5 when every photo was refused.
+    A photo that is enrolled already is skipped: an interrupted run can simply be repeated.
+
+    Exit code 5 when every photo was refused.
 
     Example: facestream enroll photos/ --gallery people.db
     """
