@@ -185,6 +185,6 @@ def _bind(
 
 def _in_use(endpoint: str, what: str) -> PublishError:
     return PublishError(
-        f"publish.endpoint {endpoint}: {what} is in use; stop the program that has it, or give this "
-        "run another endpoint (--endpoint; tcp://127.0.0.1:* takes any free port)"
+        f"publish.endpoint {endpoint}: {what} is in use; stop the program that has it, or give "
+        "this run another endpoint (--endpoint; tcp://127.0.0.1:* takes any free port)"
     )
