@@ -15,7 +15,7 @@ from facestream.models.pack import Pack, open_pack
 
 @pytest.fixture(scope="session")
 def assets() -> Path:
-    """Folder of real faces and clips; most real-face tests use the registry's photographs instead."""
+    """Folder of real faces and clips; most tests use the registry's photographs instead."""
     folder = os.environ.get("FACESTREAM_ASSETS")
     if not folder:
         pytest.skip("FACESTREAM_ASSETS is not set: no folder of real faces and clips here")

@@ -38,7 +38,7 @@ def imported_modules(path: Path) -> list[tuple[str, ...]]:
         if isinstance(node, ast.ImportFrom) and node.level:
             base = package[: len(package) - (node.level - 1)]
             found.append(base + tuple((node.module or "").split(".")) if node.module else base)
-            found += [base + (alias.name,) for alias in node.names if not node.module]
+            found += [(*base, alias.name) for alias in node.names if not node.module]
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
             for name in names:
