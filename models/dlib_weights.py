@@ -187,10 +187,10 @@ class _Reader:
         self.exactly(1, f"version of {expected}")
         return self.sizes(expected)
 
-    def pair(self, expected: str) -> tuple[int, int]:
+    def pair(self, expected: str, least: int = 0) -> tuple[int, int]:
         start = self.at
         y, x = self.integer(expected), self.integer(expected)
-        if min(y, x) < 0:
+        if min(y, x) < least:
             raise self.fail(expected, f"{y} x {x}", start)
         return y, x
 
@@ -251,7 +251,7 @@ class _Reader:
             case "add_prev_":
                 return Step("add")
             case "max_pool_2" | "avg_pool_2":
-                window, stride = self.pair("pooling window"), self.pair("pooling stride")
+                window, stride = self.pair("pooling window"), self.pair("pooling stride", 1)
                 kind: Literal["max", "average"] = "max" if name == "max_pool_2" else "average"
                 return Pool(kind, window, stride, self.pair("pooling padding"))
             case "fc_2":
@@ -263,7 +263,7 @@ class _Reader:
         params = self.tensor("convolution")
         out = self.integer("number of filters")
         rows, columns = self.pair("filter size")
-        stride, padding = self.pair("stride"), self.pair("padding")
+        stride, padding = self.pair("stride", 1), self.pair("padding")
         filters, biases = self.view("filters"), self.view("biases")
         for _ in range(4):
             self.number("learning-rate multiplier")

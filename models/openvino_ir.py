@@ -22,6 +22,7 @@ from .. import CorruptModelFile, MissingModelFile, ModelError
 
 OPSET = 17
 ELEMENTS = {"f16": "<f2", "f32": "<f4", "i64": "<i8"}
+_CHECKERS = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
 KNOWN = (
     "Add, AvgPool, Const, Convert, Convolution, GroupConvolution, Multiply, PReLU, Parameter, "
     "Result, Sigmoid"
@@ -48,22 +49,35 @@ def convert_ir(xml: Path, weights: Path) -> onnx.ModelProto:
     named in a card. Raises MissingModelFile, CorruptModelFile for a file that is not an IR or
     too short, and ModelError for a layer type that is not known here.
     """
-    layers = _read_layers(xml)
+    text = _read_text(xml)
     try:
         blob = weights.read_bytes()
     except FileNotFoundError:
         raise MissingModelFile(f"{weights}: no such file; expected the weights of {xml}") from None
-    return _Converter(xml, layers, blob).convert()
-
-
-def _read_layers(path: Path) -> list[_Layer]:
     try:
-        text = path.read_bytes()
+        return _Converter(xml, _read_layers(xml, text), blob).convert()
+    except (IndexError, KeyError, ValueError, *_CHECKERS) as error:
+        # A port, a shape or a number that is missing or does not fit.
+        reason = " ".join(str(error).split())[:200]
+        raise CorruptModelFile(
+            f"{xml}: expected an OpenVINO IR whose layers fit together, got {reason}"
+        ) from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise MissingModelFile(f"{path}: no such file; expected an OpenVINO IR") from None
+    except UnicodeDecodeError:
+        raise CorruptModelFile(f"{path}: expected an OpenVINO IR, got no UTF-8 text") from None
     # An IR has no document type; refusing one closes the door on entity expansion.
-    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise CorruptModelFile(f"{path}: expected an OpenVINO IR, got XML with a document type")
+    return text
+
+
+def _read_layers(path: Path, text: str) -> list[_Layer]:
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:

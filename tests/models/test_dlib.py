@@ -68,14 +68,18 @@ def crops_of(pack: Pack, picture: Image) -> Crops:
     return warp_faces(picture, landmarks, pack.embedder.template)[..., ::-1]
 
 
+def filters(network: DlibNetwork) -> list[Convolution]:
+    return [layer for layer in network.layers if isinstance(layer, Convolution)]
+
+
 def test_the_file_holds_the_29_layer_resnet(network: DlibNetwork) -> None:
-    filters = [layer for layer in network.layers if isinstance(layer, Convolution)]
-    assert len(filters) == 29
+    found = filters(network)
+    assert len(found) == 29
     assert network.side == 150
     assert network.mean == pytest.approx((122.782, 117.001, 104.298))
-    assert filters[0].weights.shape == (32, 3, 7, 7)
+    assert found[0].weights.shape == (32, 3, 7, 7)
     # Convolutions that halve the picture have no padding.
-    assert all(f.padding == (0, 0) for f in filters if f.stride == (2, 2))
+    assert all(f.padding == (0, 0) for f in found if f.stride == (2, 2))
 
 
 def test_random_pictures_give_dlibs_output(
@@ -184,6 +188,20 @@ def test_any_float_of_the_format_is_a_number_or_an_error(mantissa: int, exponent
         assert abs(exponent) > 900
     else:
         assert value == math.ldexp(mantissa, exponent)
+
+
+def test_a_stride_of_nothing_is_refused(
+    weights: Path, tmp_path: Path, network: DlibNetwork
+) -> None:
+    """Of the first convolution: 32 filters of 7 x 7 in steps of 2 x 2."""
+    data = weights.read_bytes()
+    fields = bytes([1, 32, 1, 7, 1, 7, 1, 2, 1, 2])
+    at = data.index(fields) + len(fields) - 1
+    assert filters(network)[0].stride == (2, 2)
+    path = tmp_path / "still.dat"
+    path.write_bytes(data[:at] + b"\0" + data[at + 1 :])
+    with pytest.raises(CorruptModelFile, match=r"expected stride at byte \d+.*got 2 x 0"):
+        read_dlib_network(path)
 
 
 def test_trailing_bytes_and_other_files_are_refused(tmp_path: Path, weights: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
@@ -199,17 +200,40 @@ def test_weights_that_are_too_short_are_named(tmp_path: Path) -> None:
     [
         ("<net version='11'><layers>", "broken XML"),
         ("<!DOCTYPE net [<!ENTITY a 'b'>]><net version='11'/>", "document type"),
+        ("<net version='11'/>".encode("utf-16"), "no UTF-8 text"),
         ("<net version='5'/>", r"version 10 or 11, got <net> 5"),
         ("<html/>", "got <html> None"),
         ("<net version='11'/>", "expected one input and one output, got 0 and 0"),
     ],
 )
-def test_what_is_not_an_ir_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_what_is_not_an_ir_is_named(tmp_path: Path, text: str | bytes, message: str) -> None:
     xml, weights = tmp_path / "net.xml", tmp_path / "net.bin"
-    xml.write_text(text)
+    xml.write_bytes(text if isinstance(text, bytes) else text.encode())
     weights.write_bytes(b"")
     with pytest.raises(ModelError, match=message):
         convert_ir(xml, weights)
+
+
+def test_any_damage_is_an_error_of_ours_in_one_line_or_harmless(tmp_path: Path) -> None:
+    xml, weights = small_network(np.random.default_rng(0), slopes=4).write(tmp_path)
+    whole = xml.read_text()
+    # Whatever element is missing, and whatever number is another or none.
+    elements = re.finditer(
+        r"<edge [^>]*/>|<dim>[^<]*</dim>|<data [^>]*/>|<layer .*?</layer>", whole
+    )
+    damaged = [whole[: m.start()] + whole[m.end() :] for m in elements]
+    for number in list(re.finditer(r"[0-9]+", whole))[::5]:
+        for other in ("9", "x", "-1"):
+            damaged.append(whole[: number.start()] + other + whole[number.end() :])
+    refused = 0
+    for text in damaged:
+        xml.write_text(text)
+        try:
+            convert_ir(xml, weights)
+        except ModelError as error:
+            assert "net.xml" in str(error) and "\n" not in str(error)
+            refused += 1
+    assert refused > 50
 
 
 def test_a_circle_of_layers_is_refused(tmp_path: Path) -> None:
