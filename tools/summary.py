@@ -23,11 +23,15 @@ MOST_POINTS = 400
 
 
 class Point(NamedTuple):
-    """A score on the way: stream time in s, the best candidate's score, and who it was then."""
+    """A score on the way: stream time in s, the best candidate's score, and who it was then.
+
+    decided: whether an identity of None means unknown; else nothing was decided yet.
+    """
 
     pts: float
     score: float
     identity: str | None
+    decided: bool
 
 
 @dataclass
@@ -114,10 +118,13 @@ class Summary:
             return
         sighting.last = max(sighting.last, pts)
         sighting.faces = (sighting.faces or 0) + 1
-        if label.score is None or (sighting.points and sighting.points[-1].score == label.score):
+        if label.score is None:
+            return
+        point = Point(pts, label.score, label.identity, label.decided)
+        if sighting.points and sighting.points[-1][1:] == point[1:]:
             return
         sighting.score = label.score
-        sighting.points.append(Point(pts, label.score, label.identity))
+        sighting.points.append(point)
         if len(sighting.points) > MOST_POINTS:  # a long sighting keeps every second point
             del sighting.points[1:-1:2]
 
@@ -136,7 +143,7 @@ def _decide(sighting: Sighting, event: DecisionEvent) -> None:
     if low is not None and middle is not None and high is not None:
         sighting.quality = (low, middle, high)
     if event.score is not None:
-        sighting.points.append(Point(event.pts, event.score, event.identity))
+        sighting.points.append(Point(event.pts, event.score, event.identity, True))
     if isinstance(event, SightingEnded):
         sighting.state = event.reason
         sighting.ended = True

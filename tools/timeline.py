@@ -147,8 +147,8 @@ def _bars(s: Sighting, axis: Axis, palette: Palette, link: str) -> list[Bar]:
     """A sighting as pieces, one per name it went by, from its first face to its last."""
     turns: list[tuple[float, str | None, bool]] = [(s.first, None, False)]
     for point in s.points:
-        if (point.identity, True) != turns[-1][1:]:
-            turns.append((point.pts, point.identity, True))
+        if (point.identity, point.decided) != turns[-1][1:]:
+            turns.append((point.pts, point.identity, point.decided))
     ends = [start for start, _, _ in turns[1:]] + [s.last]
     bars = []
     for (start, identity, decided), end in zip(turns, ends, strict=True):

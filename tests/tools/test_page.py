@@ -114,7 +114,7 @@ def run_story(page: ReportPage, name: str = "Ada", live: bool = False) -> None:
         frame = Frame("cam1", n, pts, 1.7e9 + pts, image)
         labels = {
             1: Label(name, True, 0.5 + n / 1000) if pts >= 1.2 else Label(None, False, None),
-            2: Label(None, pts >= 1, 0.2 if pts >= 1 else None),
+            2: Label(None, pts >= 1, 0.2 if pts >= 0.6 else None),  # a score before a decision
         }
         faces = (TrackedFace(1, n, face), TrackedFace(2, n, face))
         page.frame(frame, Tracked(frame.ref, faces), labels)
