@@ -103,9 +103,11 @@ class TrackEvent(Event, frozen=True, kw_only=True):
     track: int
     """Number of the track, unique within its camera and epoch."""
     frame: int
-    """Number, in its camera's stream, of the frame that the event stems from."""
+    """Number, in its camera's stream, of the frame that the event stems from; each run counts from
+    0."""
     pts: float
-    """Time of that frame on the stream's own clock, in seconds."""
+    """Time of that frame on the stream's own clock, in seconds: in a file from its start, of a
+    camera from the first frame of the run, across reconnections."""
     captured_at: UtcTime
     """Wall clock of that frame."""
 
@@ -128,7 +130,8 @@ class DecisionEvent(TrackEvent, frozen=True, kw_only=True):
     threshold: float
     """The score that names somebody, as in force for this decision, in cosine units."""
     target_fpir: float | None
-    """False-positive identification rate the threshold was set for, 0 to 1; null where unknown."""
+    """False-positive identification rate the threshold was set for, 0 to 1; null where it was not
+    set for one. The packs' own thresholds are set for a rate of false matches per comparison."""
     false_positive_probability: float | None
     """Calibrated probability, 0 to 1, that an unknown person reaches this score; null where the
     pack has no calibration."""
@@ -147,7 +150,7 @@ class DecisionEvent(TrackEvent, frozen=True, kw_only=True):
     pack: str
     """Model pack that made the embeddings."""
     gallery_version: int
-    """Version of the gallery that the track was compared with."""
+    """Version of the gallery that the track was compared with; 0 where it never was."""
 
 
 class SightingStarted(TrackEvent, frozen=True, kw_only=True, tag="sighting.started"):
@@ -190,7 +193,7 @@ class CameraState(Event, frozen=True, kw_only=True, tag="camera.state"):
     detail: str
     """One line for people, without credentials."""
     frames: int
-    """Frames read so far."""
+    """Frames read so far in this run; with a stride of n, every n-th counts."""
     dropped: dict[str, int]
     """Frames left out so far, by reason: newer (a later frame took the place of one that nobody had
     time for), corrupt (did not decode), missing (a file was cut off), unreadable (a file in a
@@ -244,9 +247,8 @@ def event_id(epoch: str, camera: str, *parts: str | int | float | None) -> str:
     """Identify an event by where it comes from: 32 hexadecimal digits.
 
     parts: what tells the event from the others of its camera and comes out the same when it is
-    made again (kind, track, frame, ...), so that a repeat is recognised. The same recorded clip run
-    twice in one epoch gives the same ids as long as its parts do not depend on the run; live
-    cameras, whose frame numbers start over, need a part that does (`captured_at`, the run).
+    made again (kind, track, ...), so that a repeat is recognised. Where all that it knows starts
+    over with a run (frame numbers, counts), one part must be of the run.
     """
     content = msgspec.msgpack.encode((epoch, camera, *parts))
     return hashlib.blake2b(content, digest_size=16).hexdigest()
