@@ -242,13 +242,13 @@ def source_words(url: str) -> str:
 
 
 def chance_words(probability: float) -> str:
-    """A probability 0..1 as people say it.
+    """A probability 0..1 as people say it; less than cards are fitted on is not told apart.
 
     >>> [chance_words(p) for p in (0.087, 0.00042, 3e-12)]
-    ['9 %', '1 in 2,400', 'under 1 in a million']
+    ['9 %', '1 in 2,400', 'under 1 in 10,000']
     """
-    if probability < 1e-6:
-        return "under 1 in a million"
+    if probability < 1e-4:
+        return "under 1 in 10,000"
     if probability >= 0.01:
         return f"{100 * probability:.0f} %"
     return f"1 in {float(f'{1 / probability:.2g}'):,.0f}"
