@@ -57,7 +57,6 @@ class Timeline:
         self._pts: float | None = None
         self._at = 0.0
         self._opened_at = 0.0
-        self._first_pts = 0.0
         self._offset: float | None = None
 
     def begin(self, interval: float, origin: float | None = None) -> None:
@@ -75,9 +74,7 @@ class Timeline:
         """Number and time the next decoded frame; raw: its time in the stream, None if unknown."""
         at = self._clock()
         pts = self._advance(raw, at - self._at)
-        if self._pts is None:
-            self._first_pts = pts
-        captured_at = self._arrived(pts, at - self._at) if self._live else self._recorded(pts)
+        captured_at = self._arrived(pts, at - self._at) if self._live else self._opened_at + pts
         stamp = Stamp(self._next, pts, captured_at)
         self._next += 1
         self._pts, self._at = pts, at
@@ -99,9 +96,6 @@ class Timeline:
             self._shift = expected - raw
             return expected
         return max(pts, self._pts + _NUDGE)
-
-    def _recorded(self, pts: float) -> float:
-        return self._opened_at + (pts - self._first_pts)
 
     def _arrived(self, pts: float, elapsed: float) -> float:
         offset = self._wall() - pts

@@ -1,8 +1,11 @@
 """Feeds: several cameras at once, nothing lost from files, the newest frame from cameras."""
 
 import logging
+import os
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -77,6 +80,12 @@ def test_cameras_take_turns(clip: Path, feeds: list[Feeds]) -> None:
     assert cameras == ["a", "b"] * 3  # each has told its state, what it is, its state
 
 
+def test_each_take_begins_with_another_camera(clip: Path, feeds: list[Feeds]) -> None:
+    feeds.append(Feeds([CameraConfig(name, str(clip)) for name in "abc"], queue=8))
+    feeds[0].start()
+    assert [feeds[0].take(1, 5.0)[0].camera for _ in range(6)] == [*"abcabc"]
+
+
 def test_the_newest_live_frame_wins_and_drops_are_counted(feeds: list[Feeds]) -> None:
     feeds.append(Feeds([CameraConfig("live", ENDLESS)]))
     feeds[0].start()
@@ -146,6 +155,47 @@ def test_one_lost_camera_does_not_stop_another(clip: Path, feeds: list[Feeds]) -
     assert sum(isinstance(item, Frame) for item in items) == 20
     assert states(items, "lost") == ["connecting", "failed"]
     assert list(feeds[0].failures) == ["lost"]
+
+
+def test_a_reader_that_is_blocked_is_told_as_a_stall(tmp_path: Path, feeds: list[Feeds]) -> None:
+    """As by a webcam's driver; here by a pipe into which nobody writes for a while."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    data = write_clip(tmp_path / "a.ts", 50).read_bytes()
+    flowing, over = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with suppress(BrokenPipeError), pipe.open("wb", buffering=0) as out:
+            while flowing.wait() and not over.wait(0.02):
+                out.write(data)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    flowing.set()
+    feeds.append(Feeds([CameraConfig("a", str(pipe), mode="live", stall_seconds=0.5)]))
+    feeds[0].start()
+    items: list[Item] = []
+
+    def take_until(state: str, detail: str) -> None:
+        deadline = time.monotonic() + 30
+        while not any(
+            isinstance(item, StateChange) and (item.state, item.detail) == (state, detail)
+            for item in items
+        ):
+            assert time.monotonic() < deadline, states(items)
+            items.extend(feeds[0].take(10, 0.1))
+
+    try:
+        take_until("running", "frames arrive")
+        flowing.clear()
+        take_until("stalled", "no picture for 0.5 s")
+        flowing.set()
+        take_until("running", "frames arrive again")
+    finally:
+        over.set()
+        flowing.set()
+        writer.join(10)
+    take_until("ended", "the source is at its end")
 
 
 def test_nothing_to_take_returns_in_time(feeds: list[Feeds]) -> None:

@@ -35,6 +35,14 @@ def test_recorded_frames_keep_the_times_of_the_file() -> None:
     assert [s.captured_at for s in stamps] == pytest.approx([1000.0, 1000.04, 1000.6])
 
 
+def test_a_recording_whose_picture_begins_late_keeps_that_delay() -> None:
+    clocks = Clocks()
+    timeline = Timeline(live=False, wall=clocks, clock=clocks)
+    timeline.begin(0.04, origin=1.0)  # sound begins at 1.0
+    stamp = timeline.stamp(1.4)
+    assert (stamp.pts, stamp.captured_at) == pytest.approx((0.4, 1000.4))
+
+
 def test_a_recorded_frame_without_a_time_follows_at_the_frame_rate() -> None:
     timeline = Timeline(live=False)
     timeline.begin(0.1, origin=0.0)
@@ -62,6 +70,39 @@ def test_a_frame_held_up_by_the_network_keeps_its_capture_time() -> None:
         timeline.stamp(0.04 * index)
     clocks.now = 1000.0 + 2.0 + 0.3  # 300 ms late
     assert timeline.stamp(2.0).captured_at == pytest.approx(1002.0, abs=0.005)
+
+
+def test_a_camera_whose_quartz_is_slow_is_followed() -> None:
+    clocks = Clocks()
+    timeline = live(clocks)
+    for second in range(5000):
+        clocks.now = 1000.0 + second
+        captured = timeline.stamp(second * (1 - 2e-4)).captured_at
+        assert clocks.now - captured < 0.01  # unfollowed, a second would be lost by now
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+def test_a_wall_clock_that_is_set_is_followed_at_once(step: float) -> None:
+    wall, steady = Clocks(), Clocks()
+    timeline = Timeline(live=True, wall=wall, clock=steady)
+    timeline.begin(0.04)
+    before = timeline.stamp(0.0)
+    steady.now += 0.04
+    wall.now += 0.04 + step
+    after = timeline.stamp(0.04)
+    assert after.captured_at == pytest.approx(wall.now)
+    assert after.pts - before.pts == pytest.approx(0.04)
+
+
+def test_a_new_connection_has_a_delay_of_its_own() -> None:
+    clocks = Clocks()
+    timeline = live(clocks)
+    timeline.stamp(0.0)
+    clocks.now += 0.5
+    timeline.stamp(0.04)  # held up: its pts is 0.46 s behind
+    clocks.now += 3.0
+    timeline.begin(0.04)
+    assert timeline.stamp(0.0).captured_at == pytest.approx(clocks.now)
 
 
 def test_a_live_stream_without_times_follows_the_wall_clock() -> None:
