@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -69,6 +70,17 @@ def write_clip(
 def clip(tmp_path: Path) -> Path:
     """20 frames, 25 per second, with B-frames."""
     return write_clip(tmp_path / "clip.mp4")
+
+
+def without_keyframes(clip: Path, path: Path) -> bytes:
+    """The clip as a transport stream of which no picture can be decoded."""
+    with av.open(str(clip)) as source, av.open(str(path), "w", format="mpegts") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None and not packet.is_keyframe:
+                packet.stream = stream
+                out.mux(packet)
+    return path.read_bytes()
 
 
 class RtspServer:
@@ -151,7 +163,8 @@ def rtsp(gstreamer: None, tmp_path: Path) -> Iterator[Callable[..., RtspServer]]
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """/clip: the file; /mjpeg: pictures for ever, 10 per second, /brief: four; /text; else 404."""
+    """/clip: the file; /mjpeg: pictures for ever, 10 per second, /brief: four; /headless: video for
+    ever without a picture that decodes; /text; else 404."""
 
     def __init__(self, clip: Path, closing: threading.Event, *rest: object) -> None:
         self.clip, self.closing = clip, closing
@@ -165,6 +178,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send("text/plain", b"hello, no video here" * 100)
         elif path in ("/mjpeg", "/brief"):
             self._stream(4 if path == "/brief" else None)
+        elif path == "/headless":
+            self._repeat(without_keyframes(self.clip, self.clip.with_suffix(".ts")))
         else:
             self.send_error(404)
 
@@ -180,14 +195,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()
         index = 0
-        try:
+        with suppress(ConnectionError):
             while index != pictures and not self.closing.wait(0.1):
                 picture = cv2.imencode(".jpg", numbered(index, (160, 96)))[1].tobytes()
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n"
                 self.wfile.write(head.encode() + b"\r\n" + picture + b"\r\n")
                 index += 1
-        except ConnectionError:
-            return
+
+    def _repeat(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "video/mp2t")
+        self.end_headers()
+        with suppress(ConnectionError):
+            while not self.closing.wait(0.05):
+                self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         return

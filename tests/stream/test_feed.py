@@ -120,6 +120,8 @@ def test_a_wrong_recorded_source_is_an_error_before_anything_starts(
         feeds.append(Feeds(cameras))
         with pytest.raises(error, match=name):
             feeds[-1].start()
+    held = [path.readlink() for path in Path("/proc/self/fd").glob("*") if path.exists()]
+    assert clip not in held  # what was opened before the error is closed
 
 
 def test_settings_are_checked_before_anything_starts() -> None:
@@ -251,6 +253,18 @@ def test_a_camera_that_is_lost_at_once_again_and_again_is_left_alone_for_longer(
             feeds[0].take(10, 0.1)
     pauses = [message.rpartition(" in ")[2] for message in caplog.messages]
     assert pauses[:3] == ["0.1 s", "0.2 s", "0.4 s"]
+
+
+def test_packets_without_pictures_are_a_stall(http: str, feeds: list[Feeds]) -> None:
+    feeds.append(Feeds([CameraConfig("a", f"{http}/headless", stall_seconds=0.5)]))
+    feeds[0].start()
+    items: list[Item] = []
+    deadline = time.monotonic() + 30
+    while "reconnecting" not in states(items):
+        assert time.monotonic() < deadline
+        items += feeds[0].take(10, 0.1)
+    assert states(items) == ["connecting", "stalled", "reconnecting"]
+    assert not any(isinstance(item, Frame) for item in items)
 
 
 def test_a_broken_file_played_as_a_camera_is_not_tried_again(
