@@ -2,7 +2,7 @@
 
 Runs under the system's Python, which has GStreamer's bindings, not under the project's:
     /usr/bin/python3 rtsp_server.py --mount /cam=clip.mp4 [--mount /b=other.h264] [--port N]
-        [--user NAME --password PASSWORD] [--silent-after FRAMES]
+        [--user NAME --password PASSWORD] [--silent-after FRAMES] [--only tcp|udp]
 Prints "ready PORT" when it listens. Debian packages: python3-gst-1.0, gir1.2-gst-rtsp-server-1.0,
 gstreamer1.0-rtsp, gstreamer1.0-plugins-base, -good and -bad.
 """
@@ -13,8 +13,9 @@ import gi
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstApp", "1.0")
+gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstApp, GstRtspServer  # noqa: E402, F401
+from gi.repository import GLib, Gst, GstApp, GstRtsp, GstRtspServer  # noqa: E402, F401
 
 LAUNCH = (
     "( appsrc name=clip format=time is-live=false block=true max-bytes=200000"
@@ -86,6 +87,7 @@ def main():
     parser.add_argument("--user")
     parser.add_argument("--password")
     parser.add_argument("--silent-after", type=int, default=0)
+    parser.add_argument("--only", choices=["tcp", "udp"], help="refuse the other transport")
     args = parser.parse_args()
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
@@ -94,6 +96,8 @@ def main():
     for mount in args.mount:
         name, path = mount.split("=", 1)
         factory = LoopedClip(path, args.silent_after)
+        if args.only:
+            factory.set_protocols(getattr(GstRtsp.RTSPLowerTrans, args.only.upper()))
         if args.user:
             permissions = GstRtspServer.RTSPPermissions()
             for right in ("media.factory.access", "media.factory.construct"):

@@ -70,7 +70,7 @@ def camera(url: str, name: str = "a", **settings: object) -> CameraConfig:
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_frames_arrive_with_the_time_of_the_stream(rtsp: Start, transport: str) -> None:
-    source = open_source(camera(rtsp().url(), transport=transport))
+    source = open_source(camera(rtsp("--only", transport).url(), transport=transport))
     frames = []
     for frame in source:
         frames.append(frame)
