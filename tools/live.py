@@ -100,7 +100,7 @@ class LiveTable:
     def __init__(self, console: Console, palette: Palette | None = None, heading: str = "") -> None:
         """console: where to write; whether it is a terminal decides the form.
 
-        heading: one line above everything, such as where the events go.
+        heading: what stands above everything, such as where the events go.
         """
         self._console = console
         self._palette = palette or Palette()
@@ -202,7 +202,7 @@ class LiveTable:
         with self._lock:
             heading = Text(self._heading, style="dim", no_wrap=True, overflow="ellipsis")
             progress = self._progress(width, most=max(3, height // 3))
-            left = height - progress.row_count - 3
+            left = height - progress.row_count - len(heading.plain.splitlines()) - 2
             return Group(heading, progress, self._sightings(width, min(_MOST_ROWS, max(3, left))))
 
     def _progress(self, width: int, most: int) -> Table:

@@ -196,6 +196,18 @@ def interruptible(pipeline: Pipeline) -> Iterator[None]:
             signal.signal(caught, previous)
 
 
+def heading(parts: Parts) -> str:
+    """What a user should know before anything is seen: where events go, who cannot be named."""
+    where = parts.publisher.endpoint or f"the journal {parts.journal.path}"
+    lines = [f"events are at {where}; Ctrl-C ends the run"]
+    if not parts.gallery.identities():
+        lines.append(f"nobody is enrolled in {parts.gallery.place}, so nobody will be named")
+    elif missing := parts.known.missing:
+        people = "1 person is" if len(missing) == 1 else f"{len(missing)} people are"
+        lines.append(f"{people} not enrolled with pack {parts.pack.card.name}: not to be named")
+    return "\n".join(lines)
+
+
 def make_watchers(parts: Parts, *, quiet: bool, note: str) -> list[Watcher]:
     """The watchers that the configuration asks for."""
     from rich.console import Console
@@ -208,9 +220,7 @@ def make_watchers(parts: Parts, *, quiet: bool, note: str) -> list[Watcher]:
 
     output = parts.config.output
     palette = Palette()
-    where = parts.publisher.endpoint or f"the journal {parts.journal.path}"
-    heading = f"events are at {where}; Ctrl-C ends the run"
-    watchers: list[Watcher] = [] if quiet else [LiveTable(Console(), palette, heading)]
+    watchers: list[Watcher] = [] if quiet else [LiveTable(Console(), palette, heading(parts))]
     if not output.folder:
         return watchers
     folder = Path(output.folder)
