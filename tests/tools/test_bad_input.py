@@ -214,7 +214,7 @@ def test_a_journal_that_another_run_writes(run: Run, tmp_path: Path) -> None:
     with Journal.open(tmp_path / "busy.db") as journal:
         done = run("run", "--source", SHORT, "--endpoint", "", "--journal", "busy.db")
         assert journal.newest == 0
-    refused(done, 6, "another facestream runs on the journal busy.db")
+    refused(done, 6, "another facestream runs on the journal", "busy.db")
     (tmp_path / "notes.db").write_text("my notes, no journal" * 100)
     done = run("run", "--source", SHORT, "--endpoint", "", "--journal", "notes.db")
     refused(done, 6, "notes.db is no facestream journal")
