@@ -24,7 +24,7 @@ from ..models.ida import Anchors, aligned_score
 from ..models.inference import Floats, Image
 from ..models.pack import Pack
 from ..models.photo import PhotoFace, describe_face, find_faces, tallest_face
-from .folders import pictures, seen_from_afar
+from .folders import picture_paths, pictures, seen_from_afar
 
 Doubles = npt.NDArray[np.float64]
 
@@ -78,6 +78,10 @@ def fit_pack(
     has no anchors, or too few people are in both folders to see a rate of `target_fmr`.
     """
     anchors = _anchors(pack)
+    people = {person(path) for path in picture_paths(gallery)}
+    shown = sum(person(path) in people for path in picture_paths(probes))
+    if not _enough(shown, len(people), target_fmr):  # before minutes of work
+        raise _too_few(shown, len(people), target_fmr)
     enrolled: dict[str, Floats] = {}
     for name, seen in _embed_folder(pack, gallery, (None,)):
         if (embedding := seen[0]) is not None:
@@ -87,17 +91,11 @@ def fit_pack(
     conditions = []
     for place, height in enumerate(heights):
         passed = [(n, one) for n, seen in found if (one := seen[place]) is not None]
-        pairs = len(passed) * (len(enrolled) - 1)
-        if len(passed) >= LEAST_PROBES and pairs * target_fmr >= 1.0:
+        if _enough(len(passed), len(enrolled), target_fmr):
             name = "as taken" if height is None else f"{height} px"
             conditions.append(compare(name, len(found), passed, enrolled, anchors))
     if not conditions:
-        raise ModelError(
-            f"a false-match rate of {target_fmr:g} takes {LEAST_PROBES} probes and "
-            f"{1.0 / target_fmr:.0f} pairs of different people, got {len(found)} probes of "
-            f"{len(enrolled)} people in {gallery} and {probes}: bring more people, whose files "
-            "share what stands before the first underscore, or ask for a larger rate"
-        )
+        raise _too_few(len(found), len(enrolled), target_fmr)
     fitted = Fitted(
         pack.card.name,
         target_fmr,
@@ -115,6 +113,20 @@ def fit_pack(
         f"--target-fmr {target_fmr:g}",
     )
     return fitted
+
+
+def _enough(probes: int, people: int, target_fmr: float) -> bool:
+    """Whether a rate can be seen: one impostor pair at least must be allowed to pass."""
+    return probes >= LEAST_PROBES and probes * (people - 1) * target_fmr >= 1.0
+
+
+def _too_few(probes: int, people: int, target_fmr: float) -> ModelError:
+    return ModelError(
+        f"a false-match rate of {target_fmr:g} takes {LEAST_PROBES} probes and "
+        f"{1.0 / target_fmr:.0f} pairs of different people, got {probes} probes of {people} "
+        "people: bring more, whose files share what stands before the first underscore with "
+        "their photo in the gallery, or ask for a larger rate"
+    )
 
 
 def compare(
