@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,21 @@ ROOT = Path(facestream.__file__).parent
 @pytest.mark.parametrize("path", write_all(), ids=lambda path: path.name)
 def test_committed_documentation_equals_what_the_generator_gives(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == write_all()[path], "run `make docs`"
+
+
+@pytest.mark.parametrize(
+    "page", [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda path: path.name
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        target, _, anchor = link.partition("#")
+        if "://" in target:
+            continue
+        file = page.parent / target if target else page
+        assert file.exists(), link
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {title.lower().replace(" ", "-") for title in titles}, link
 
 
 def test_no_schema_is_left_of_a_kind_that_is_gone() -> None:
