@@ -177,7 +177,10 @@ class ReportPage:
 
     def _facts(self, sightings: list[Sighting]) -> list[tuple[str, str]]:
         """What ran, as terms and values."""
-        decided = [s for s in sightings if s.threshold is not None]
+        # Who was seen too briefly was compared with no gallery and comes last.
+        decided = sorted(
+            (s for s in sightings if s.threshold is not None), key=lambda s: s.score is not None
+        )
         facts = []
         for info in self._sources.values():
             rate = f", {info.fps:.3g} frames/s" if info.fps else ""

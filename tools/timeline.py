@@ -79,7 +79,7 @@ class Axis(NamedTuple):
     def _mark(self, pts: float, step: float) -> str:
         if self.began is None:
             return clock(pts)[:-2]
-        at = self.began + timedelta(seconds=round(pts, 3))
+        at = self.began + timedelta(seconds=pts + 0.5)  # the nearest second: pts is not exact
         return f"{at:%d %b}" if step >= 86400 else f"{at:%H:%M:%S}" if step < 60 else f"{at:%H:%M}"
 
 

@@ -187,7 +187,7 @@ def test_times_of_a_live_camera_are_those_of_the_wall_clock(tmp_path: Path) -> N
     [
         (12.0, None, "00:00", "00:12"),
         (7100.0, None, "00:00", "1:30:00"),
-        (40.0, START + timedelta(seconds=3), "08:00:10", "08:00:40"),
+        (40.0, START + timedelta(seconds=3.27), "08:00:10", "08:00:40"),
         (3 * 86400.0, START, "02 Mar", "04 Mar"),
     ],
 )
