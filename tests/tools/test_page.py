@@ -165,6 +165,25 @@ def test_timeline_shows_when_somebody_was_named(tmp_path: Path) -> None:
     ]
 
 
+def test_who_was_compared_with_no_gallery_does_not_tell_its_version(tmp_path: Path) -> None:
+    page = ReportPage(tmp_path)
+    run_story(page)
+    page.event(
+        SightingEnded(
+            id="3", camera="cam1", decided_at=START, track=3, frame=100, pts=4.0, captured_at=START,
+            identity=None, score=None, cosine=None, threshold=0.4, target_fpir=None,
+            false_positive_probability=None, candidates=(), frames=1, quality_min=None,
+            quality_median=None, quality_max=None, evidence=(), pack="open", gallery_version=0,
+            started_at=START, duration=0.1, faces=2, reason="too few frames",
+        ),
+        None,
+    )  # fmt: skip
+    page.close()
+    text = parse(page.path).text
+    assert "version 7" in text
+    assert "version 0" not in text
+
+
 def test_bars_lead_to_the_cards_of_their_sightings(tmp_path: Path) -> None:
     page = ReportPage(tmp_path)
     run_story(page)
