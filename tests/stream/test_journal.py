@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from facestream.stream.events import CameraState, SightingStarted, event_id
 from facestream.stream.journal import READ_PAGE, Journal
 
 NOW = datetime(2026, 3, 2, 8, 30, tzinfo=UTC)
+SETTINGS = {"journal_mode": "wal", "synchronous": 2}
 
 
 def sighting(number: int, camera: str = "door", track: int | None = None) -> SightingStarted:
@@ -72,6 +74,35 @@ def test_a_repeated_id_returns_what_is_stored(journal: Journal) -> None:
     assert journal.append(sighting(1)) == first
     assert journal.append_many([sighting(2), sighting(2), sighting(1)])[2] == first
     assert [e.sequence for e in journal.read()] == [1, 2]
+
+
+def test_an_interrupt_right_after_a_commit_does_not_give_out_its_number_again(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = journal._transaction
+
+    @contextmanager
+    def interrupted() -> Iterator[None]:
+        with whole():
+            yield
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(journal, "_transaction", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        journal.append(sighting(1))
+    monkeypatch.undo()
+    after = journal.append(sighting(2))
+    assert (after.sequence, after.previous) == (2, 1)
+
+
+def test_a_commit_waits_for_the_disk(journal: Journal) -> None:
+    asked = [journal._db.execute(f"PRAGMA {name}").fetchone()[0] for name in SETTINGS]
+    assert asked == list(SETTINGS.values())
+
+
+def test_the_highest_track_of_a_camera_is_kept_whatever_the_order(journal: Journal) -> None:
+    journal.append_many([sighting(1, track=7), sighting(2, track=3), sighting(1, "hall", track=2)])
+    assert journal.last_tracks() == {"door": 7, "hall": 2}
 
 
 def test_epoch_and_numbering_survive_a_restart(tmp_path: Path) -> None:

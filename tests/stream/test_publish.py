@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import zmq
 from facestream import DiskFull, PublishError
 from facestream.configs.schema import PublishConfig
 from facestream.stream.client import subscribe
-from facestream.stream.events import decode
+from facestream.stream.events import AnyEvent, decode
 from facestream.stream.journal import Journal
 from facestream.stream.publish import Publisher, check_endpoint
 
@@ -97,8 +99,18 @@ def test_nothing_is_sent_that_the_journal_did_not_take(
 
 
 def test_threads_may_share_a_publisher_and_the_wire_keeps_the_journals_order(
-    journal: Journal, context: zmq.Context[zmq.Socket[bytes]]
+    journal: Journal,
+    context: zmq.Context[zmq.Socket[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    append, pauses = journal.append_many, itertools.cycle([0.003, 0.0, 0.001])
+
+    def dawdle(events: Sequence[AnyEvent]) -> list[AnyEvent]:
+        stored = append(events)
+        time.sleep(next(pauses))  # room for another thread to come between storing and sending
+        return stored
+
+    monkeypatch.setattr(journal, "append_many", dawdle)
     with (
         Publisher(journal, PublishConfig(ANY_PORT)) as publisher,
         heard(publisher, context) as subscriber,
