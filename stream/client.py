@@ -17,7 +17,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
-from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 import zmq
@@ -180,12 +179,7 @@ class Subscription(_Subscriber["zmq.Socket[bytes]"]):
         """Itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
 
@@ -214,12 +208,7 @@ class AsyncSubscription(_Subscriber[zmq.asyncio.Socket]):
         """Itself."""
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close."""
         self.close()
 

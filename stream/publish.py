@@ -11,7 +11,6 @@ import stat
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 import zmq
 
@@ -94,12 +93,7 @@ class Publisher:
         """Use as a context manager."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
 
