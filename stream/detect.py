@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .. import RecordError
+from .. import ConfigError
 from ..configs.schema import DetectConfig
 from ..models.align import eye_distance, warp
 from ..models.inference import AlignTemplate, Detector, FaceBoxes
@@ -134,7 +134,7 @@ def look(image: Image, region: Region, longest_side: int) -> View:
 
     Halving by averaging four pixels as long as the result stays large enough, then one bilinear
     step of less than two: unlike one large bilinear step it skips no pixel, so small faces do not
-    flicker, at a quarter of the cost of area interpolation or less. Raises RecordError for an
+    flicker, at a quarter of the cost of area interpolation or less. Raises ConfigError for an
     empty region.
     """
     height, width = image.shape[:2]
@@ -142,7 +142,7 @@ def look(image: Image, region: Region, longest_side: int) -> View:
     x1, y1 = round(region[2] * width), round(region[3] * height)
     part = image[y0:y1, x0:x1]
     if part.size == 0:
-        raise RecordError(
+        raise ConfigError(
             f"region of interest must hold pixels, got {region} of {width} x {height}: "
             "give x0 < x1 and y0 < y1 as shares from 0 to 1"
         )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facestream import RecordError
+from facestream import ConfigError
 from facestream.configs.schema import DetectConfig
 from facestream.models.align import ARCFACE_112, resize_template, warp
 from facestream.models.backends import open_session
@@ -127,7 +127,7 @@ def test_only_the_region_of_the_camera_is_looked_at() -> None:
 
 
 def test_a_region_without_pixels_is_an_error() -> None:
-    with pytest.raises(RecordError, match="region of interest must hold pixels"):
+    with pytest.raises(ConfigError, match="region of interest must hold pixels"):
         look(paint(100, 100), (0.5, 0.5, 0.5, 1.0), 960)
 
 
