@@ -6,7 +6,7 @@ import re
 
 HIDDEN = "***"
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://\S*", re.IGNORECASE)
+_URL = re.compile(r"[a-z][a-z0-9+.-]{0,30}://\S*", re.IGNORECASE)
 # user:password@ at the start, or after the :// of an address within the address. A password may
 # hold a raw "@" and, wrongly but often, a raw "/". So the first form runs to the last "@" with
 # something like a host after it; the second, where there is none, to the last "@" before the path,
@@ -22,8 +22,8 @@ _ENCODED = re.compile(r"(?P<head>%3a%2f%2f(?:(?!%3a)[^&])*%3a)[^&]*%40", re.IGNO
 # Parameters that cameras and signed links use for secrets, wherever in the address they stand:
 # ?user=a&password=b, /user=a_password=b_channel=1, &token=c.
 _PARAMETER = re.compile(
-    r"""(?P<head>[^=&?/;]*(?:pass|pwd|pw|psw|token|secret|auth|sig|key|session|cred|jwt)[^=&?/;]*=)
-    [^&]+""",
+    r"""(?<![^=&?/;])(?=[^=&?/;]*(?:pass|pwd|pw|psw|token|secret|auth|sig|key|session|cred|jwt))
+    (?P<head>[^=&?/;]++=)[^&]+""",
     re.IGNORECASE | re.VERBOSE,
 )
 
