@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -36,8 +37,7 @@ class OpenVinoSession:
 
     def __init__(self, model: Path | bytes, *, device: str = "auto", threads: int = 0) -> None:
         """Load; see `open_session`."""
-        ov = _package()
-        core = ov.Core()
+        core = _core(_package())
         name = _choose(core, device)
         network = _read(core, model)
         settings: dict[str, Any] = {
@@ -94,6 +94,17 @@ def _try(device: str, version: str) -> Runtime:
     except BackendUnavailable as error:
         return Runtime("openvino", device, version, False, str(error))
     return Runtime("openvino", device, version, runs(session), session.provider)
+
+
+@cache
+def _core(ov: ModuleType) -> openvino.Core:
+    """The process's one OpenVINO core, kept for good.
+
+    Its CPU plug-in gives the thread that loads it another stack for signal handlers, and frees
+    that stack with the core. Cores that come and go leave a stack behind that is gone: the next
+    Ctrl-C would be a segmentation fault.
+    """
+    return ov.Core()
 
 
 def _package() -> ModuleType:

@@ -147,3 +147,27 @@ def test_openvino_reports_to_nobody():
         "assert threading.active_count() == 1, threading.enumerate()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+AFTERWARDS = """
+import faulthandler, gc, signal, subprocess, sys
+faulthandler.enable()
+from facestream.models.backends import open_session
+from facestream.models.backends.probe import tiny_network
+first = open_session(tiny_network(), backend="openvino")
+second = open_session(tiny_network(), backend="openvino")
+del first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGALRM, lambda *_: print("handled"))
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+subprocess.run(["sleep", "0.5"], check=True)
+"""
+
+
+def test_signals_are_handled_after_openvino_sessions_are_gone() -> None:
+    """OpenVINO moves the stack of signal handlers: what it leaves must not be freed memory."""
+    command = [sys.executable, "-c", AFTERWARDS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
