@@ -11,14 +11,13 @@ the gain turns a row into that observation's share of the template.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from .. import ConfigError, MissingModelFile, RecordError
+from .. import RecordError
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
@@ -145,31 +144,6 @@ class Aggregator(Protocol):
     def weigh(self, members: Members) -> Doubles:
         """Rows (N, R) float64 >= 0 of usable observations that make up one chunk."""
         ...
-
-
-def make_aggregator(name: str, *, dimension: int, head_path: Path | None = None) -> Aggregator:
-    """The aggregator called mean, quality or caface, for embeddings (C,) with C = dimension.
-
-    head_path: CAFace's weights (see caface_head). Raises ConfigError for an unknown name and
-    ModelError for a head that is missing, broken or made for another embedder.
-    """
-    # Imported here because both modules build on this one.
-    from .caface import CAFace
-    from .caface_head import load_head
-    from .mean_fusion import Mean, QualityMean
-
-    if name == "mean":
-        return Mean(dimension)
-    if name == "quality":
-        return QualityMean(dimension)
-    if name == "caface":
-        if head_path is None:
-            raise MissingModelFile(
-                "aggregator caface needs a head fitted to the embedder, and this pack carries "
-                "none: choose fuse.aggregator: quality, or a pack with a fusion head"
-            )
-        return CAFace(load_head(head_path, dimension=dimension))
-    raise ConfigError(f"aggregator must be mean, quality or caface, got {name!r}")
 
 
 def check_members(members: Members, dimension: int, styles: int | None = None) -> None:

@@ -10,8 +10,8 @@ from types import TracebackType
 from .. import ConfigError, GalleryEmpty
 from ..configs.paths import gallery_path, journal_path
 from ..configs.schema import Config
+from ..models.aggregators import make_aggregator
 from ..models.card import Card
-from ..models.fusion import make_aggregator
 from ..models.ida import Anchors
 from ..models.pack import Pack, open_pack
 from ..stream.aggregate import AggregateStage

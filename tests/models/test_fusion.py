@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facestream import ConfigError, CorruptModelFile, MissingModelFile, ModelError, RecordError
+from facestream.models.aggregators import make_aggregator
 from facestream.models.caface_head import HeadSize, random_head, save_head
 from facestream.models.fusion import (
     Aggregator,
@@ -15,7 +16,6 @@ from facestream.models.fusion import (
     dump_state,
     join_members,
     load_state,
-    make_aggregator,
     no_members,
 )
 

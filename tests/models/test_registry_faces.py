@@ -14,10 +14,11 @@ import numpy.typing as npt
 import pytest
 
 from facestream import MissingModelFile
+from facestream.models.aggregators import make_aggregator
 from facestream.models.align import ARCFACE_112, warp
 from facestream.models.caface_head import HeadSize, random_head, save_head
 from facestream.models.card import FusionSpec
-from facestream.models.fusion import Aggregator, Members, make_aggregator
+from facestream.models.fusion import Aggregator, Members
 from facestream.models.inference import Image
 from facestream.models.pack import Pack, open_pack
 

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facestream import RecordError
+from facestream.models.aggregators import make_aggregator
 from facestream.models.align import warp_faces
 from facestream.models.caface_head import HeadSize, random_head, save_head
-from facestream.models.fusion import Aggregator, make_aggregator
+from facestream.models.fusion import Aggregator
 from facestream.models.pack import Pack
 from facestream.stream.aggregate import SAMPLE, AggregateStage, Spread
 from facestream.stream.records import FrameRef, Observation, Observed, Tracked, TrackKey

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facestream.configs.schema import MatchConfig
-from facestream.models.fusion import make_aggregator
+from facestream.models.aggregators import make_aggregator
 from facestream.models.search import SearchIndex
 from facestream.stream.aggregate import AggregateStage
 from facestream.stream.decide import Decided, DecideStage, is_due
