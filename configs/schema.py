@@ -182,13 +182,74 @@ class PublishConfig:
     """Where events go."""
 
     endpoint: str = "tcp://127.0.0.1:5555"
-    """ZeroMQ PUB endpoint: tcp://127.0.0.1:PORT (* takes any free port), ipc://PATH or
-    inproc://NAME; empty publishes nowhere. tcp binds loopback addresses only."""
+    """ZeroMQ endpoint that events are published on: tcp://HOST:PORT (* takes any free port),
+    ipc://PATH or inproc://NAME; empty publishes nowhere. Beyond loopback tcp needs keys (see
+    access)."""
+    replay: str = ""
+    """ZeroMQ endpoint where subscribers ask for what they missed; empty takes the one that they
+    try first: the next port, or the path or name with -replay added."""
     format: Literal["msgpack", "json"] = "msgpack"
     """Encoding of event payloads on the socket."""
+    heartbeat_seconds: Seconds = 1.0
+    """A subscriber learns within this time that it lost an event."""
     journal: str = ""
     """Event journal (SQLite); empty takes journal.db in the user's data folder. Written before
     publishing."""
+    keep_days: Annotated[float, Range(above=0)] | None = 30.0
+    """Events older than this are deleted from the journal; null keeps them for ever."""
+    keep_megabytes: Annotated[float, Range(above=0)] | None = 1024.0
+    """The oldest events are deleted when all of them together are larger; null sets no limit."""
+
+
+@dataclass(frozen=True)
+class AccessConfig:
+    """Who may connect to tcp sockets."""
+
+    keys: str = ""
+    """Folder of CURVE keys; empty takes keys/ in the user's data folder. Once `facestream keys new`
+    has made one there, every tcp socket asks for a key."""
+    listen_without_keys: bool = False
+    """Listen beyond loopback without keys: everybody who reaches the port can read who was seen."""
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """A part of the pipeline with a thread, process or machine of its own."""
+
+    name: str
+    """Name in logs and on the command line: letters, digits, dot, dash and underscore."""
+    stages: tuple[Literal["source", "detect", "embed", "decide"], ...]
+    """Which stages run here: one, or several that follow each other. detect aligns and tracks too;
+    decide fuses, matches and publishes."""
+    cameras: tuple[str, ...] = ()
+    """Cameras that a node with the source stage reads; empty means all."""
+    endpoint: str = ""
+    """Where this node listens for the nodes before it: inproc://NAME, ipc://PATH or
+    tcp://HOST:PORT. A node with the source stage listens nowhere."""
+    address: str = ""
+    """What the nodes before it connect to, where that is not its endpoint: tcp://MACHINE:PORT."""
+    to: str = ""
+    """The node that comes after it; empty takes the only one that begins with the next stage."""
+
+
+@dataclass(frozen=True)
+class TopologyConfig:
+    """Which stage runs where."""
+
+    transport: Literal["none", "inproc", "ipc", "tcp"] = "none"
+    """Where no nodes are given: none runs everything in one thread; inproc, a thread per stage;
+    ipc, a process per stage; tcp, processes joined as machines would be, on loopback."""
+    nodes: tuple[NodeConfig, ...] = ()
+    """The nodes, where they are to be named one by one."""
+    window: Annotated[int, Range(least=32)] = 128
+    """Frames of one recorded camera that are under way at most."""
+    live_window: Annotated[int, Range(least=1)] = 8
+    """Frames of one live camera that are under way at most; newer ones then replace each other at
+    the source."""
+    mark_frames: Count = 64
+    """A recorded camera can resume from every so-manieth frame."""
+    ring_frames: Annotated[int, Range(least=2)] = 16
+    """Frames that the shared memory of an ipc source node holds."""
 
 
 @dataclass(frozen=True)
@@ -232,5 +293,9 @@ class Config:
     """Photos of gallery.folder."""
     publish: PublishConfig = field(default_factory=PublishConfig)
     """Events."""
+    access: AccessConfig = field(default_factory=AccessConfig)
+    """Keys."""
+    topology: TopologyConfig = field(default_factory=TopologyConfig)
+    """Nodes."""
     output: OutputConfig = field(default_factory=OutputConfig)
     """Files for people."""

@@ -12,13 +12,11 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import Literal
-
-import msgspec
 
 from .. import ConfigError, FacestreamError, SourceError, SourceMissing, SourceUnreachable
 from ..configs.schema import CameraConfig
 from .decode import SourceStalled
+from .flow import State, StateChange
 from .memory import keep_picture_memory
 from .records import Frame
 from .redact import redact, redact_address
@@ -28,22 +26,8 @@ from .watcher import SourceInfo
 
 log = logging.getLogger(__name__)
 
-State = Literal["connecting", "running", "stalled", "reconnecting", "ended", "failed"]
 _STALL_SLACK = 0.25  # seconds; lets the reader's own timeout speak first
 _JOIN_SECONDS = 2.0
-
-
-class StateChange(msgspec.Struct, frozen=True):
-    """A camera changed state; the fields are those of events.CameraState.
-
-    detail: one line without credentials; frames: read so far; dropped: frames left out, by reason.
-    """
-
-    camera: str
-    state: State
-    detail: str
-    frames: int
-    dropped: dict[str, int]
 
 
 Item = Frame | SourceInfo | StateChange

@@ -23,7 +23,8 @@ from .decide import Decided, DecideStage, instant
 from .detect import DetectStage
 from .embed import EmbedStage
 from .events import CameraState, System, TrackEvent, event_id
-from .feed import Feeds, StateChange
+from .feed import Feeds
+from .flow import StateChange
 from .match import GalleryIndex, MatchStage
 from .meter import Meter
 from .publish import Publisher

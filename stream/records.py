@@ -125,12 +125,17 @@ class TrackEnd(msgspec.Struct, frozen=True):
 
 
 class Tracked(msgspec.Struct, frozen=True, eq=False):
-    """One frame's confirmed tracks; `started` and `ended` are the ones that begin and end here."""
+    """One frame's confirmed tracks; `started` and `ended` are the ones that begin and end here.
+
+    detected and rejected: how many faces were found in it, and left out by reason, for the counts.
+    """
 
     frame: FrameRef
     faces: tuple[TrackedFace, ...]
     started: tuple[TrackKey, ...] = ()
     ended: tuple[TrackEnd, ...] = ()
+    detected: int = 0
+    rejected: Mapping[str, int] = {}
 
 
 class Observation(msgspec.Struct, frozen=True, eq=False):

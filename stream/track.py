@@ -141,7 +141,12 @@ class TrackStage:
         moves = motion.join(moves, motion.take(state.moves, lost))
         tracks = (*seen, *(state.tracks[row] for row in lost))
         return CameraTracks(frame.pts, state.next_id + len(started), moves, tracks), Tracked(
-            frame, tuple(given), started=tuple(started), ended=tuple(ended)
+            frame,
+            tuple(given),
+            started=tuple(started),
+            ended=tuple(ended),
+            detected=len(detections.faces),
+            rejected=detections.rejected,
         )
 
     def _believe(
