@@ -21,6 +21,7 @@ import yaml
 
 from .. import ConfigError
 from .schema import CameraConfig, Config, Range
+from .topology import check_topology
 
 CAMERA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -102,6 +103,7 @@ def check(config: Config) -> None:
                 "give each camera its own"
             )
         seen[camera.name] = index
+    check_topology(config)
 
 
 def _check_camera(key: str, camera: CameraConfig) -> None:

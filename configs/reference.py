@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .load import limits_of
-from .schema import CameraConfig, Config
+from .schema import CameraConfig, Config, NodeConfig
 
 _INTRODUCTION = """\
 # Configuration
@@ -27,7 +27,7 @@ that is left out keeps its default. An unknown key is an error that names it and
 - One value can be changed without editing the file: `match.threshold=0.4`, `cameras[0].stride=2`.
 
 Commented examples ship with the package, in `configs/presets/`: `demo.yaml`, `one-camera.yaml`,
-`many-cameras.yaml`.
+`many-cameras.yaml`, `processes.yaml`, `several-machines.yaml`.
 
 This page is generated from `configs/schema.py`; do not edit it here.
 """
@@ -77,6 +77,8 @@ def describe_type(annotation: Any) -> str:
         return f"list of {len(parts)}: {describe_type(parts[0])}"
     if origin is dict:
         return f"mapping of {describe_type(parts[0])} to {describe_type(parts[1])}"
+    if dataclasses.is_dataclass(annotation):
+        return "mapping"
     return _WORDS.get(annotation) or str(annotation.__name__)
 
 
@@ -93,6 +95,10 @@ def write_reference() -> str:
     for name, kind in hints.items():
         if name != "cameras":
             parts.append(_section(name, kind, ""))
+        if name == "topology":
+            parts.append(
+                _section("topology.nodes", NodeConfig, "A list; each item has these keys.")
+            )
     return "\n".join(parts)
 
 

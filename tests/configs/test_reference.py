@@ -8,14 +8,14 @@ import inspect
 from typing import get_type_hints
 
 from facestream.configs.reference import attribute_docs, describe_type, write_reference
-from facestream.configs.schema import CameraConfig, Config, Count, DetectConfig
+from facestream.configs.schema import CameraConfig, Config, Count, DetectConfig, NodeConfig
 
 # The module, not the package of the same room.
 schema = importlib.import_module("facestream.configs.schema")
 
 
 def sections() -> dict[str, type]:
-    return {**get_type_hints(Config), "cameras": CameraConfig}
+    return {**get_type_hints(Config), "cameras": CameraConfig, "topology.nodes": NodeConfig}
 
 
 def test_every_field_of_every_section_has_a_docstring() -> None:
