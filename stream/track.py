@@ -17,8 +17,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
+from .. import RecordError
 from ..configs.schema import TrackConfig
 from . import motion
 from .motion import Doubles, Indices, Mask, Motion
@@ -40,6 +42,7 @@ TWIN_IOU, TWIN_INSIDE = 0.5, 0.8
 """A box that overlaps a better one of its frame this much, or lies in it so far, repeats it."""
 REFUSAL = 4.0
 """Cost of an impossible pair, above that of any possible one."""
+SNAPSHOT_VERSION = 1
 
 
 class Following(NamedTuple):
@@ -63,6 +66,31 @@ class CameraTracks(NamedTuple):
     next_id: int
     moves: Motion
     tracks: tuple[Following, ...]
+
+
+class _StoredTrack(msgspec.Struct, frozen=True, array_like=True):
+    """A Following with its row of Motion: mean 8 and covariance 16 numbers."""
+
+    track: int | None
+    faces: int
+    unseen: float
+    first: FrameRef
+    last: FrameRef
+    box: list[float]
+    mean: list[float]
+    covariance: list[float]
+
+
+class _Snapshot(msgspec.Struct, frozen=True, array_like=True):
+    """pts: None where no frame has come since the source was opened."""
+
+    version: int
+    next_id: int
+    pts: float | None
+    tracks: list[_StoredTrack]
+
+
+_DECODER = msgspec.msgpack.Decoder(_Snapshot)
 
 
 class TrackStage:
@@ -104,6 +132,56 @@ class TrackStage:
             return ()
         self._first_ids[camera] = state.next_id
         return tuple(self._ends(state.tracks))
+
+    def snapshot(self, camera: str) -> bytes:
+        """What is known of a camera, as bytes (msgpack, no pickle)."""
+        state = self._cameras.get(camera)
+        if state is None:
+            stored = _Snapshot(SNAPSHOT_VERSION, self._first_ids.get(camera, 1), None, [])
+        else:
+            rows = zip(state.tracks, state.moves.mean, state.moves.covariance, strict=True)
+            tracks = [
+                _StoredTrack(
+                    *track[:5],
+                    track.box.tolist(),
+                    mean.ravel().tolist(),
+                    covariance.ravel().tolist(),
+                )
+                for track, mean, covariance in rows
+            ]
+            stored = _Snapshot(SNAPSHOT_VERSION, state.next_id, state.pts, tracks)
+        return msgspec.msgpack.encode(stored)
+
+    def restore(self, camera: str, data: bytes) -> None:
+        """Take up a camera where `snapshot` left it: what follows is the same to the bit.
+
+        Raises RecordError when the bytes are no snapshot of this version.
+        """
+        try:
+            stored = _DECODER.decode(data)
+        except msgspec.DecodeError as error:
+            raise RecordError(
+                f"expected the snapshot of a tracker, got other bytes: {error}"
+            ) from error
+        sizes = {(len(t.box), len(t.mean), len(t.covariance)) for t in stored.tracks}
+        if stored.version != SNAPSHOT_VERSION or sizes - {(4, 8, 16)}:
+            raise RecordError(
+                f"a tracker's snapshot must be version {SNAPSHOT_VERSION} with 4, 8 and 16 numbers "
+                f"per track, got version {stored.version} with {sorted(sizes)}"
+            )
+        self._first_ids[camera] = stored.next_id
+        self._cameras.pop(camera, None)
+        if stored.pts is None:
+            return
+        moves = Motion(
+            np.array([t.mean for t in stored.tracks], np.float64).reshape(-1, 4, 2),
+            np.array([t.covariance for t in stored.tracks], np.float64).reshape(-1, 4, 2, 2),
+        )
+        tracks = tuple(
+            Following(t.track, t.faces, t.unseen, t.first, t.last, np.array(t.box, np.float64))
+            for t in stored.tracks
+        )
+        self._cameras[camera] = CameraTracks(stored.pts, stored.next_id, moves, tracks)
 
     def _follow(self, state: CameraTracks, detections: Detections) -> tuple[CameraTracks, Tracked]:
         frame = detections.frame
