@@ -8,46 +8,45 @@ one fsync per transaction; `append_many` pays it once for a batch.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-import secrets
-import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from .. import DiskFull, JournalError
+from .. import JournalError
 from .events import AnyEvent, EventError, TrackEvent, decode, encode
+from .journal_file import BUSY_SECONDS, connect, explained, take_lock
 
-JOURNAL_VERSION = 1
-APPLICATION_ID = 0x66737472  # "fstr" in the header tells a journal from other SQLite files
 READ_PAGE = 500
+EXPIRE_PAGE = 500
+# Free pages that a journal keeps for the events to come: a tenth of it, and never less than 1 MiB.
+SPARE_PAGES = 256
+GIVE_BACK_PAGES = 512
 
-_SCHEMA = f"""
-CREATE TABLE journal (epoch TEXT NOT NULL, created_at TEXT NOT NULL);
-CREATE TABLE events (
-    sequence INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    topic TEXT NOT NULL,
-    payload BLOB NOT NULL
-);
--- The heads outlive the events they count, so that numbering never starts over within an epoch.
-CREATE TABLE topics (
-    topic TEXT PRIMARY KEY,
-    camera TEXT NOT NULL,
-    newest INTEGER NOT NULL,
-    highest_track INTEGER
-) WITHOUT ROWID;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {JOURNAL_VERSION};
-"""
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """Where a camera's run can be resumed; stored in the transaction of the events before it.
+
+    fingerprint: of the source, "" for a live one; run: names the run in event ids; state: of the
+    part that decides; states: of the parts before it, as in flow.Mark.
+    """
+
+    fingerprint: str
+    run: str
+    live: bool
+    state: bytes
+    states: dict[str, bytes]
+
+
+class _Stamp(msgspec.Struct):
+    published_at: datetime
 
 
 class _Heads(NamedTuple):
@@ -67,6 +66,8 @@ class Journal:
         self._lock = lock
         self._guard = threading.RLock()
         self._heads: _Heads | None = None
+        # A killed process may have left deleted events in the write-ahead log.
+        self._unscrubbed = True
         (epoch,) = db.execute("SELECT epoch FROM journal").fetchone()
         self.epoch: str = epoch
 
@@ -74,20 +75,16 @@ class Journal:
     def open(cls, path: str | Path) -> Journal:
         """Open the journal at `path`; where there is none, create it, readable by its owner alone.
 
+        A file of an older version is brought to this one, which an older facestream cannot read.
         Raises JournalError when the file is no journal, is damaged, comes from a newer version, is
         written by another running facestream or cannot be reached; DiskFull when no space is left.
         """
         path = Path(path).expanduser()
-        lock = _take_lock(path)
+        lock = take_lock(path)
         db: sqlite3.Connection | None = None
         try:
-            with _explained(path):
-                # Created here rather than by SQLite: events name people.
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-                db = sqlite3.connect(
-                    path, timeout=5.0, isolation_level=None, check_same_thread=False
-                )
-                _prepare(db, path)
+            with explained(path):
+                db = connect(path)
                 return cls(path, db, lock)
         except BaseException:
             if db is not None:
@@ -99,19 +96,24 @@ class Journal:
         """Store one event; see `append_many`."""
         return self.append_many([event])[0]
 
-    def append_many(self, events: Sequence[AnyEvent]) -> list[AnyEvent]:
+    def append_many(
+        self, events: Sequence[AnyEvent], checkpoints: Mapping[str, Checkpoint | None] = {}
+    ) -> list[AnyEvent]:
         """Store events in one transaction, all or none, and return them as stored.
 
         Fills in epoch, sequence, previous and published_at. An event whose id is stored already is
-        not stored again: the stored one is returned, with the sequence it had.
+        not stored again: the stored one is returned, with the sequence it had. (One that retention
+        has deleted is no longer known and gets a new number.)
+        checkpoints: stored in the same transaction, by camera; None deletes the camera's.
         Raises DiskFull or JournalError; then nothing of this call is stored, and what was, stays.
         """
-        if not events:
+        if not events and not checkpoints:
             return []
-        with self._guard, _explained(self.path):
+        with self._guard, explained(self.path):
             newest, topics = self._load_heads()
             topics = dict(topics)
             stored: list[AnyEvent] = []
+            size = 0
             # Read again after any failure: an interrupt may strike between commit and assignment.
             self._heads = None
             with self._transaction():
@@ -119,9 +121,13 @@ class Journal:
                     known = self._find(event.id)
                     if known is None:
                         newest += 1
-                        known = self._insert(event, newest, topics.get(event.topic))
+                        known, added = self._insert(event, newest, topics.get(event.topic))
+                        size += added
                         topics[event.topic] = newest
                     stored.append(known)
+                if size:
+                    self._db.execute("UPDATE journal SET bytes = bytes + ?", (size,))
+                self._store_checkpoints(checkpoints)
             self._heads = _Heads(newest, topics)
             return stored
 
@@ -140,7 +146,7 @@ class Journal:
         )
         prefixes = [prefix for topic in topics or () for prefix in (topic, topic)]
         while True:
-            with self._guard, _explained(self.path):
+            with self._guard, explained(self.path):
                 rows = self._db.execute(query, (after, *prefixes, READ_PAGE)).fetchall()
             for sequence, payload in rows:
                 yield self._decode(payload)
@@ -151,17 +157,82 @@ class Journal:
     @property
     def newest(self) -> int:
         """Sequence of the newest event; 0 while there is none."""
-        with self._guard, _explained(self.path):
+        with self._guard, explained(self.path):
             return self._load_heads().newest
+
+    @property
+    def oldest(self) -> int:
+        """Sequence of the oldest event that is still held; newest + 1 when there is none."""
+        with self._guard, explained(self.path):
+            (oldest,) = self._db.execute("SELECT MIN(sequence) FROM events").fetchone()
+            return self._load_heads().newest + 1 if oldest is None else int(oldest)
+
+    def heads(self) -> dict[str, int]:
+        """The newest sequence of every topic that ever had an event in this epoch."""
+        with self._guard, explained(self.path):
+            return dict(self._load_heads().topics)
+
+    def checkpoint(self, camera: str) -> Checkpoint | None:
+        """The checkpoint of a camera; None where it has none."""
+        return self.checkpoints().get(camera)
+
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """All checkpoints, by camera."""
+        with self._guard, explained(self.path):
+            rows = self._db.execute("SELECT camera, checkpoint FROM checkpoints").fetchall()
+        try:
+            return {camera: msgspec.msgpack.decode(row, type=Checkpoint) for camera, row in rows}
+        except msgspec.DecodeError as error:
+            raise JournalError(
+                f"{self.path}: a stored checkpoint cannot be read ({error}); if the journal was "
+                "written by a newer facestream, use that one"
+            ) from error
+
+    def next_run(self, camera: str) -> int:
+        """A number that no other run of this camera has in this epoch; counts from 1."""
+        with self._guard, explained(self.path), self._transaction():
+            self._db.execute(
+                "INSERT INTO runs (camera, newest) VALUES (?, 1)"
+                " ON CONFLICT (camera) DO UPDATE SET newest = newest + 1",
+                (camera,),
+            )
+            query = "SELECT newest FROM runs WHERE camera = ?"
+            (number,) = self._db.execute(query, (camera,)).fetchone()
+            return int(number)
 
     def last_tracks(self) -> Mapping[str, int]:
         """Highest track id of each camera in this epoch: a restart continues after it."""
-        with self._guard, _explained(self.path):
+        with self._guard, explained(self.path):
             rows = self._db.execute(
                 "SELECT camera, MAX(highest_track) FROM topics"
                 " WHERE highest_track IS NOT NULL GROUP BY camera"
             ).fetchall()
         return dict(rows)
+
+    def expire(
+        self,
+        now: datetime,
+        keep_days: float | None,
+        keep_bytes: float | None,
+        most: int | None = None,
+    ) -> int:
+        """Delete the oldest events, and return how many were.
+
+        Deleted are those published more than `keep_days` before `now`, and as many more as make the
+        payloads that are left no larger than `keep_bytes`; None sets no limit. Numbers, epoch and
+        checkpoints stay. Works in small transactions with room for others between them; `most`:
+        stops after about so many events, and is to be called again while it deletes any.
+        What was deleted is overwritten, and its space goes back to the file system.
+        """
+        before = None if keep_days is None else now - timedelta(days=keep_days)
+        deleted = 0
+        while True:
+            step = self._expire_page(before, keep_bytes)
+            deleted += step
+            tidied = self._tidy(finished=not step)
+            if not (step or tidied) or (most is not None and deleted >= most):
+                return deleted
+            time.sleep(0.001)  # a lock that is let go and taken at once lets nobody in between
 
     def close(self) -> None:
         """Close the file and let go of it; closing twice is no error."""
@@ -202,7 +273,8 @@ class Journal:
         row = self._db.execute("SELECT payload FROM events WHERE id = ?", (identifier,)).fetchone()
         return None if row is None else self._decode(row[0])
 
-    def _insert(self, event: AnyEvent, sequence: int, previous: int | None) -> AnyEvent:
+    def _insert(self, event: AnyEvent, sequence: int, previous: int | None) -> tuple[AnyEvent, int]:
+        """The event as stored, and the size of its payload in bytes."""
         stored = msgspec.structs.replace(
             event,
             epoch=self.epoch,
@@ -210,9 +282,10 @@ class Journal:
             previous=previous,
             published_at=datetime.now(UTC),
         )
+        payload = encode(stored)
         self._db.execute(
             "INSERT INTO events (sequence, id, topic, payload) VALUES (?, ?, ?, ?)",
-            (sequence, stored.id, stored.topic, encode(stored)),
+            (sequence, stored.id, stored.topic, payload),
         )
         track = stored.track if isinstance(stored, TrackEvent) else None
         self._db.execute(
@@ -221,7 +294,61 @@ class Journal:
             " highest_track = MAX(highest_track, excluded.highest_track)",
             (stored.topic, stored.camera, sequence, track),
         )
-        return stored
+        return stored, len(payload)
+
+    def _store_checkpoints(self, checkpoints: Mapping[str, Checkpoint | None]) -> None:
+        for camera, checkpoint in checkpoints.items():
+            if checkpoint is None:
+                self._db.execute("DELETE FROM checkpoints WHERE camera = ?", (camera,))
+            else:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO checkpoints (camera, checkpoint) VALUES (?, ?)",
+                    (camera, msgspec.msgpack.encode(checkpoint)),
+                )
+
+    def _expire_page(self, before: datetime | None, keep_bytes: float | None) -> int:
+        """One step of `expire`: how many events it deleted, EXPIRE_PAGE at most."""
+        with self._guard, explained(self.path):
+            (held,) = self._db.execute("SELECT bytes FROM journal").fetchone()
+            rows = self._db.execute(
+                "SELECT sequence, payload FROM events ORDER BY sequence LIMIT ?", (EXPIRE_PAGE,)
+            ).fetchall()
+            count = freed = 0
+            for _, payload in rows:
+                too_many = keep_bytes is not None and held - freed > keep_bytes
+                if not too_many and not (before is not None and _published(payload) < before):
+                    break
+                count += 1
+                freed += len(payload)
+            if count:
+                with self._transaction():
+                    last = rows[count - 1][0]
+                    self._db.execute("DELETE FROM events WHERE sequence <= ?", (last,))
+                    self._db.execute("UPDATE journal SET bytes = bytes - ?", (freed,))
+                self._unscrubbed = True
+            return count
+
+    def _tidy(self, finished: bool) -> bool:
+        """Return some free pages to the file system; whether there were any to return."""
+        with self._guard, explained(self.path):
+            (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+            (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+            (shrinks,) = self._db.execute("PRAGMA auto_vacuum").fetchone()
+            pages = min(free - max(SPARE_PAGES, pages // 10), GIVE_BACK_PAGES)
+            if shrinks and pages > 0:
+                # Each row fetched frees one page.
+                self._db.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+                return True
+            if finished and self._unscrubbed:
+                self._scrub()
+            return False
+
+    def _scrub(self) -> None:
+        """Empty the write-ahead log, where deleted events could still be read."""
+        self._db.execute("PRAGMA busy_timeout = 0")  # nobody waits for somebody who reads
+        (busy, *_) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+        self._unscrubbed = bool(busy)
 
     def _decode(self, payload: bytes) -> AnyEvent:
         try:
@@ -233,101 +360,6 @@ class Journal:
             ) from error
 
 
-def _take_lock(path: Path) -> int:
-    """Lock `path` against other processes; the system lets go of it however this one ends."""
-    path = Path(os.path.realpath(path))  # one file has one lock, by whatever link it is reached
-    beside = path.with_name(path.name + ".lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise _os_error(path, error) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise JournalError(
-            f"another facestream runs on the journal {path}: stop it, or give this run "
-            "another file (--journal, or publish.journal)"
-        ) from error
-    return lock
-
-
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Check whose file it is before anything is written; create the tables in an empty one."""
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    (tables,) = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-    if tables and application != APPLICATION_ID:
-        raise JournalError(
-            f"{path} is a SQLite file but no facestream journal: set publish.journal to another "
-            "file"
-        )
-    if version > JOURNAL_VERSION:
-        raise JournalError(
-            f"{path} is a journal of version {version}, this facestream reads {JOURNAL_VERSION}: "
-            "update facestream, or set publish.journal to another file"
-        )
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    if not tables:
-        epoch, now = secrets.token_hex(8), datetime.now(UTC).isoformat()
-        db.executescript(
-            f"BEGIN IMMEDIATE; {_SCHEMA} INSERT INTO journal VALUES ('{epoch}', '{now}'); COMMIT;"
-        )
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the system report into JournalError and DiskFull."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _sqlite_error(path, error) from error
-    except OSError as error:
-        raise _os_error(path, error) from error
-
-
-def _sqlite_error(path: Path, error: sqlite3.Error) -> JournalError:
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # its primary part
-    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _no_space(path)):
-        return _disk_full(path)
-    if code == sqlite3.SQLITE_NOTADB:
-        return JournalError(
-            f"{path} is no facestream journal (not a SQLite file): set publish.journal to another "
-            "file"
-        )
-    if code == sqlite3.SQLITE_CORRUPT:
-        return JournalError(
-            f"{path} is damaged ({error}): restore a copy, or move it away and facestream starts a "
-            "new journal with a new epoch"
-        )
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return JournalError(
-            f"{path} is locked by another program: close what has it open (a database browser?)"
-        )
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return JournalError(
-            f"{path} cannot be written ({error}): check the rights of the file and its folder, or "
-            "set publish.journal to another file"
-        )
-    return JournalError(f"{path}: {error}")
-
-
-def _os_error(path: Path, error: OSError) -> JournalError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _disk_full(path)
-    return JournalError(
-        f"{path} cannot be opened ({error.strerror}): check the rights of the folder, or set "
-        "publish.journal to another file"
-    )
-
-
-def _disk_full(path: Path) -> DiskFull:
-    return DiskFull(
-        f"no space left for the journal {path}: nothing stored is lost; free space and start again"
-    )
-
-
-def _no_space(path: Path) -> bool:
-    return shutil.disk_usage(path.parent).free < 1 << 16
+def _published(payload: bytes) -> datetime:
+    """When a stored event was published."""
+    return msgspec.msgpack.decode(payload, type=_Stamp).published_at

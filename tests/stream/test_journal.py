@@ -321,9 +321,9 @@ def test_a_file_that_is_no_journal_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_newer_journal_asks_for_a_newer_facestream(journal: Journal) -> None:
-    journal._db.execute("PRAGMA user_version = 2")
+    journal._db.execute("PRAGMA user_version = 3")
     journal.close()
-    with pytest.raises(JournalError, match="version 2, this facestream reads 1: update"):
+    with pytest.raises(JournalError, match="version 3, this facestream reads 2: update"):
         Journal.open(journal.path)
 
 

@@ -10,19 +10,19 @@ from datetime import UTC, datetime
 
 import zmq
 
-from facestream.stream.events import SightingStarted, decode
+from facestream.stream.events import KINDS, SightingStarted, decode
 from facestream.stream.publish import Publisher
 
 NOW = datetime(2026, 3, 2, 8, 30, tzinfo=UTC)
 
 
-def sighting(number: int, camera: str = "door") -> SightingStarted:
-    """An event of its own for each number and camera."""
+def sighting(number: int, camera: str = "door", track: int | None = None) -> SightingStarted:
+    """An event of its own for each number and camera; its track is the number unless given."""
     return SightingStarted(
         id=f"{camera}-{number}",
         camera=camera,
         decided_at=NOW,
-        track=number,
+        track=number if track is None else track,
         frame=number,
         pts=number / 25,
         captured_at=NOW,
@@ -53,7 +53,8 @@ def heard(
 ) -> Iterator[zmq.Socket[bytes]]:
     """A bare subscriber to everything that has caught up: from then on it misses nothing."""
     with context.socket(zmq.SUB) as subscriber:
-        subscriber.subscribe("facestream/v1/")
+        for kind in KINDS:  # and no heartbeats
+            subscriber.subscribe(f"facestream/v1/{kind}/")
         subscriber.connect(publisher.endpoint)
         deadline = time.monotonic() + 30
         number = 1_000_000
