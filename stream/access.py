@@ -75,8 +75,12 @@ class Access:
         """
         return True
 
-    def revoked(self) -> bool:
-        """Whether the owners of bound sockets must close and bind them again."""
+    def revoked(self, socket: zmq.Socket[bytes]) -> bool:
+        """Whether a key was revoked since this socket was bound: its owner is to ask once a second.
+
+        Then the owner closes the socket, which is all that ends live connections, and binds a new
+        one to the same endpoint. Peers whose keys are good come back by themselves.
+        """
         return False
 
     def close(self) -> None:
