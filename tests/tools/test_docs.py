@@ -10,6 +10,7 @@ import pytest
 import facestream
 from facestream.stream.events import KINDS, decode
 from facestream.tools.docs import write_all, write_schema
+from facestream.tools.docs_events import MESSAGES, message_examples
 
 ROOT = Path(facestream.__file__).parent
 
@@ -34,21 +35,27 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in {title.lower().replace(" ", "-") for title in titles}, link
 
 
-def test_no_schema_is_left_of_a_kind_that_is_gone() -> None:
-    assert {path.stem for path in (ROOT / "docs" / "schemas").iterdir()} == set(KINDS)
+def test_no_schema_is_left_of_a_message_that_is_gone() -> None:
+    assert {path.stem for path in (ROOT / "docs" / "schemas").iterdir()} == set(MESSAGES)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_schema_explains_every_property_and_closes_none(kind: str) -> None:
-    schema = write_schema(kind)
-    struct = schema["$defs"][KINDS[kind].__name__]
-    assert struct["properties"]["kind"] == {"enum": [kind]}
-    assert set(struct["properties"]) == {"kind", *KINDS[kind].__struct_fields__}
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_schema_explains_every_property_and_closes_none(name: str) -> None:
+    schema = write_schema(name)
+    struct = MESSAGES[name]
+    tag = struct.__struct_config__
+    definition = schema["$defs"][struct.__name__]
+    assert definition["properties"][tag.tag_field]["enum"] == [tag.tag]
+    assert set(definition["properties"]) == {tag.tag_field, *struct.__struct_fields__}
     for definition in schema["$defs"].values():
         # Fields may be added: a reader must not refuse what it does not know.
         assert "additionalProperties" not in definition
-        for name, described in definition["properties"].items():
-            assert name == "kind" or described["description"]
+        assert definition["description"]
+        assert all(described["description"] for described in definition["properties"].values())
+
+
+def test_there_is_an_example_of_every_message() -> None:
+    assert {name: type(message) for name, message in message_examples().items()} == MESSAGES
 
 
 def test_the_examples_of_the_page_are_events() -> None:
