@@ -9,7 +9,7 @@ import re
 import socket
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import zmq
@@ -17,7 +17,7 @@ import zmq
 from .. import PublishError
 from ..configs.schema import PublishConfig
 from .events import AnyEvent, encode
-from .journal import Journal
+from .journal import Checkpoint, Journal
 
 # A subscriber that falls this far behind loses events (of 1-2 KB: 10-20 MB of memory each).
 SEND_QUEUE = 10_000
@@ -64,15 +64,18 @@ class Publisher:
         """Journal one event, then send it; returns it as stored. Raises as `Journal.append`."""
         return self.publish_many([event])[0]
 
-    def publish_many(self, events: Sequence[AnyEvent]) -> list[AnyEvent]:
+    def publish_many(
+        self, events: Sequence[AnyEvent], checkpoints: Mapping[str, Checkpoint | None] = {}
+    ) -> list[AnyEvent]:
         """Journal events in one transaction, then send them in order; returns them as stored.
 
         An event that the journal knows already is sent again as it is stored there: nobody can tell
         whether it had left when an earlier run was cut off, and its id tells subscribers.
+        checkpoints: as in `Journal.append_many`, in the same transaction.
         Raises DiskFull or JournalError; then nothing of this call was stored or sent.
         """
         with self._guard:
-            stored = self.journal.append_many(events)
+            stored = self.journal.append_many(events, checkpoints)
             if self._socket is not None:
                 for event in stored:
                     frames = [event.topic.encode(), encode(event, self._format)]
