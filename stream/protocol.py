@@ -21,6 +21,18 @@ HEARTBEAT_ROOT = f"{TOPIC_ROOT}/heartbeat"
 """The heartbeat of the topic facestream/v1/KIND/CAMERA is sent on HEARTBEAT_ROOT/KIND/CAMERA."""
 
 
+def replay_of(endpoint: str) -> str:
+    """Where the replay socket of a publisher is, unless its configuration names another place.
+
+    endpoint: of the subscription socket. tcp takes the next port; ipc and inproc add "-replay".
+    """
+    if not endpoint.startswith("tcp://"):
+        return f"{endpoint}-replay"
+    host, _, port = endpoint.rpartition(":")
+    # "*" stays: a publisher then takes two free ports that follow each other.
+    return f"{host}:{int(port) + 1}" if port.isdecimal() else endpoint
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="heartbeat"):
     """Says how far a topic has come. Not an event: neither stored nor numbered.
 
@@ -84,7 +96,8 @@ class ReplayEvents(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
     number: int
     """The request's."""
     payloads: tuple[bytes, ...]
-    """Events in msgpack, whatever form the publisher's subscription socket uses."""
+    """Events in msgpack, whatever form the publisher's subscription socket uses. Now and then there
+    are none: so a publisher finds out whether a subscriber without credit is still there."""
 
 
 class ReplayDone(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="done"):
@@ -107,10 +120,10 @@ class ReplayRefused(msgspec.Struct, frozen=True, kw_only=True, tag_field="type",
     number: int
     """The request's; -1 where the question could not be read."""
     reason: Refusal
-    """epoch: the journal is another one, numbering started over. expired: retention has dropped
-    events after `after`, perhaps some that were asked for. version: the question is newer than the
-    publisher. malformed: it is no question. busy: too many requests are open. not allowed: the key
-    has no right to a topic asked for."""
+    """epoch: the journal is another one, or an older copy of it that ends before `after`; numbering
+    started over. expired: retention has dropped events after `after`, perhaps some that were asked
+    for. version: the question is newer than the publisher. malformed: it is no question. busy: too
+    many requests are open. not allowed: the key has no right to a topic asked for."""
     detail: str
     """One line for people."""
     epoch: str
