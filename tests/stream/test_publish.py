@@ -105,7 +105,7 @@ def test_threads_may_share_a_publisher_and_the_wire_keeps_the_journals_order(
 ) -> None:
     append, pauses = journal.append_many, itertools.cycle([0.003, 0.0, 0.001])
 
-    def dawdle(events: Sequence[AnyEvent]) -> list[AnyEvent]:
+    def dawdle(events: Sequence[AnyEvent], *checkpoints: object) -> list[AnyEvent]:
         stored = append(events)
         time.sleep(next(pauses))  # room for another thread to come between storing and sending
         return stored
