@@ -35,6 +35,7 @@ from .flow import (
     Work,
 )
 from .records import Frame, Observed, Tracked
+from .ring import RingReader, RingWriter, Slot
 from .watcher import SourceInfo
 
 WIRE_VERSION = 1
@@ -46,12 +47,12 @@ LARGEST_MESSAGE = 256 * 2**20
 MOST_BUFFERS = 4096
 
 Buffer = bytes | memoryview
-Sending = InMessage | ByReference
+Sending = InMessage | ByReference | RingWriter
 """How the earlier end of a hop sends pixels."""
-Receiving = InMessage | ByReference
+Receiving = InMessage | ByReference | RingReader
 """How the later end of a hop gets pixels: the counterpart of Sending."""
 
-REFERENCE = "reference"
+REFERENCE, SLOT = "reference", "frame in slot"
 _MESSAGES: dict[str, Any] = {
     "begin": Begin,
     "resume": Resume,
@@ -73,6 +74,16 @@ _KINDS = {record: kind for kind, record in (_MESSAGES | _WORKS).items()}
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _DTYPES = {"|u1": np.dtype(np.uint8), "<f4": np.dtype(np.float32)}
 _MOST_AXES = 4
+
+
+class _FrameInSlot(msgspec.Struct):
+    """A Frame whose pixels are in shared memory."""
+
+    camera: str
+    sequence: int
+    pts: float
+    captured_at: float
+    slot: Slot
 
 
 class _Header(msgspec.Struct, array_like=True):
@@ -102,6 +113,12 @@ def pack(item: Down | Up, pixels: Sending) -> list[Buffer] | None:
     if isinstance(pixels, ByReference):
         token = pixels.put(item)
         return None if token is None else _encode(REFERENCE, of, token)
+    if isinstance(pixels, RingWriter) and isinstance(frame := item.item, Frame):
+        slot = pixels.put(frame.image, item.camera, item.attempt)
+        if slot is None:
+            return None
+        body = _FrameInSlot(frame.camera, frame.sequence, frame.pts, frame.captured_at, slot)
+        return _encode(SLOT, of, body)
     return _encode(_KINDS[type(item.item)], of, item.item)
 
 
@@ -111,8 +128,10 @@ def unpack(parts: Sequence[Buffer], pixels: Receiving) -> Down | Up:
     Raises WireError, and nothing else, for whatever is not a message that `pack` made.
     """
     header = _decode_header(parts)
-    if header.kind == REFERENCE:
+    if header.of is not None and header.kind == REFERENCE:
         return _take(header, parts, pixels)
+    if header.of is not None and header.kind == SLOT:
+        return Work(*header.of, _view_slot(header, parts, pixels))
     record = (_MESSAGES if header.of is None else _WORKS).get(header.kind)
     if record is None:
         raise _unknown(header)
@@ -225,6 +244,15 @@ def _take(header: _Header, parts: Sequence[Buffer], pixels: Receiving) -> Work:
     if (work.camera, work.attempt, work.position) != header.of:
         raise WireError("expected a token with its own work's name, got another's")
     return work
+
+
+def _view_slot(header: _Header, parts: Sequence[Buffer], pixels: Receiving) -> Frame:
+    """The frame whose pixels are in memory shared with the other node."""
+    if not isinstance(pixels, RingReader):
+        raise WireError("expected a frame with its pixels: no memory is shared on this hop")
+    there: _FrameInSlot = _Buffers(parts[1:]).decode(header.body, _FrameInSlot, header.kind)
+    image = pixels.view(there.slot)
+    return Frame(there.camera, there.sequence, there.pts, there.captured_at, image)
 
 
 class _Buffers:

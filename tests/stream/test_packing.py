@@ -109,7 +109,15 @@ items = st.one_of(
     tracked,
     st.builds(Observed, tracked, many(observations), reasons),
     st.builds(
-        SourceInfo, names, names, st.booleans(), counts, counts, st.none() | numbers, some, some
+        SourceInfo,
+        names,
+        names,
+        st.booleans(),
+        counts,
+        counts,
+        st.none() | numbers,
+        some,
+        st.none() | numbers,
     ),
     st.builds(StateChange, names, st.sampled_from(["running", "ended"]), names, counts, reasons),
     st.builds(TracksEnded, names, many(ends)),
