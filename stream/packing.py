@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, get_args
 
 import msgspec
@@ -277,16 +278,16 @@ class _Buffers:
     def _array(self, annotation: Any, value: Any) -> np.ndarray:
         """The array that [dtype, shape, place] describes; msgspec wraps what is raised here."""
         dtype = _dtype_of(annotation)
-        match value:
-            case [dtype.str, [*shape], bytes() | int() as place] if type(place) is not bool:
-                pass
-            case _:
-                raise WireError(f"expected [{dtype.str!r}, shape, place]")
+        if type(value) is not list or len(value) != 3:
+            raise WireError(f"expected [{dtype.str!r}, shape, place]")
+        name, shape, place = value
+        if name != dtype.str or type(shape) is not list or type(place) not in (bytes, int):
+            raise WireError(f"expected [{dtype.str!r}, shape, place]")
         if not 1 <= len(shape) <= _MOST_AXES:
             raise WireError(f"expected 1 to {_MOST_AXES} axes, got {len(shape)}")
         if not all(type(length) is int and 0 <= length < 2**31 for length in shape):
             raise WireError("expected lengths of axes from 0 to 2**31 - 1")
-        if isinstance(place, bytes):
+        if type(place) is bytes:
             return _view(place, dtype, shape)
         if not 0 <= place < len(self._buffers):
             raise WireError(f"expected a buffer below {len(self._buffers)}, got {place}")
@@ -298,6 +299,7 @@ class _Buffers:
         return array
 
 
+@cache
 def _dtype_of(annotation: Any) -> np.dtype[Any]:
     """The dtype in an npt.NDArray[...]."""
     scalar: type[np.generic] = get_args(get_args(annotation)[1])[0]
@@ -308,7 +310,7 @@ def _view(data: Buffer, dtype: np.dtype[Any], shape: list[int]) -> np.ndarray:
     """A read-only array over the bytes; a copy only where they lie unaligned."""
     if math.prod(shape) * dtype.itemsize != _size(data):
         raise WireError(f"expected {dtype.name} of shape {tuple(shape)}, got {_size(data)} bytes")
-    array = np.frombuffer(data, dtype).reshape(shape)
+    array: np.ndarray = np.ndarray(shape, dtype, data)
     if not array.flags.aligned:
         array = array.copy()
     array.flags.writeable = False
