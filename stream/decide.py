@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
+import msgspec
+
+from .. import RecordError
 from ..configs.schema import MatchConfig
 from .aggregate import AggregateStage
 from .events import (
@@ -39,6 +42,8 @@ from .records import (
 )
 from .watcher import Label
 
+SNAPSHOT_VERSION = 1
+
 
 class Decided(NamedTuple):
     """An event still to be published, with the template behind it (None: nothing was decided)."""
@@ -51,10 +56,13 @@ class Decided(NamedTuple):
 class Sighting:
     """One live track. `rivals` are the tracks seen in a frame together with it: other people.
 
-    barred: the names of rivals that have ended, which this track cannot have either.
+    seen: the newest frame that shows it; faces: how many have. barred: the names of rivals that
+    have ended, which this track cannot have either.
     """
 
     started: FrameRef
+    seen: FrameRef
+    faces: int = 0
     observations: int = 0
     decided_at_count: int = 0
     last: Match | None = None
@@ -63,6 +71,22 @@ class Sighting:
     changes: int = 0
     rivals: set[int] = field(default_factory=set)
     barred: set[str] = field(default_factory=set)
+
+
+class _Stored(msgspec.Struct, frozen=True, array_like=True):
+    """A sighting and the state of its template; None before its first usable observation."""
+
+    track: int
+    sighting: Sighting
+    template: bytes | None
+
+
+class _Snapshot(msgspec.Struct, frozen=True, array_like=True):
+    version: int
+    sightings: list[_Stored]
+
+
+_DECODER = msgspec.msgpack.Decoder(_Snapshot)
 
 
 def is_due(count: int, decided_at: int, least: int) -> bool:
@@ -103,11 +127,13 @@ class DecideStage:
         live = self.sightings.setdefault(frame.camera, {})
         out: list[Decided] = []
         for key in observed.tracked.started:
-            live[key.track] = Sighting(started=frame)
+            live[key.track] = Sighting(started=frame, seen=frame)
             out.append(Decided(self._started(key, frame), None))
         visible = {face.track for face in observed.tracked.faces}
-        for track in visible:
-            live[track].rivals |= visible - {track}
+        for face in observed.tracked.faces:
+            sighting = live[face.track]
+            sighting.seen, sighting.faces = frame, face.ordinal + 1
+            sighting.rivals |= visible - {face.track}
         self.aggregate.update(observed)
         due = False
         for observation in observed.observations:
@@ -145,6 +171,58 @@ class DecideStage:
                 other.barred.add(sighting.identity)
             other.rivals.discard(end.key.track)
         return out
+
+    def close(self, camera: str) -> list[Decided]:
+        """Close all sightings of a camera, as of the newest frame that shows each."""
+        left = sorted(self.sightings.get(camera, {}).items())
+        ends = [
+            TrackEnd(TrackKey(camera, self.epoch, track), one.started, one.seen, one.faces)
+            for track, one in left
+        ]
+        return [decided for end in ends for decided in self.end(end)]
+
+    def forget(self, camera: str) -> None:
+        """Forget all sightings of a camera without a word."""
+        for track in self.sightings.pop(camera, {}):
+            self.aggregate.end(TrackKey(camera, self.epoch, track))
+
+    def snapshot(self, camera: str) -> bytes:
+        """All sightings of a camera with their templates, as bytes (msgpack, no pickle)."""
+        known = set(self.aggregate.tracks)
+        stored = []
+        for track, sighting in self.sightings.get(camera, {}).items():
+            key = TrackKey(camera, self.epoch, track)
+            template = self.aggregate.snapshot(key) if key in known else None
+            stored.append(_Stored(track, sighting, template))
+        return msgspec.msgpack.encode(_Snapshot(SNAPSHOT_VERSION, stored))
+
+    def restore(self, camera: str, data: bytes, *, templates: bool = True) -> None:
+        """Take up a camera where `snapshot` left it: what is decided later is the same to the bit.
+
+        templates: False leaves them out, so that sightings can only be closed, with the decision
+        they have. Raises RecordError when the bytes are no snapshot, or made by another aggregator;
+        then nothing is known of the camera.
+        """
+        self.forget(camera)
+        try:
+            snapshot = _DECODER.decode(data)
+        except msgspec.DecodeError as error:
+            raise RecordError(
+                f"expected the snapshot of a camera's sightings, got other bytes: {error}"
+            ) from error
+        if snapshot.version != SNAPSHOT_VERSION:
+            raise RecordError(
+                f"a snapshot of sightings must be version {SNAPSHOT_VERSION}, "
+                f"got {snapshot.version}: use the facestream that made it"
+            )
+        self.sightings[camera] = {one.track: one.sighting for one in snapshot.sightings}
+        try:
+            for one in snapshot.sightings:
+                if templates and one.template is not None:
+                    self.aggregate.restore(TrackKey(camera, self.epoch, one.track), one.template)
+        except RecordError:
+            self.forget(camera)
+            raise
 
     def reconsider(self) -> None:
         """Make every live track due with its next observation: the gallery has changed."""

@@ -50,7 +50,8 @@ class VideoSource:
     source is really a file: its reader must wait until a frame is due. `dropped` counts frames that
     could not be decoded ("corrupt"), and those that a file announces and does not hold ("missing":
     it was cut off). Iteration ends with the file; a live source that ends raises SourceUnreachable,
-    one that gives no frame for `stall_seconds` raises SourceStalled.
+    one that gives no frame for `stall_seconds` raises SourceStalled. Frames before `first` are
+    decoded, but not converted or given.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class VideoSource:
         hardware decoder.
         """
         self.dropped = dropped
+        self.first = 0
         self._config = config
         self._live = live
         self._timeline = timeline
@@ -103,7 +105,7 @@ class VideoSource:
         while decoded is not None:
             raw = None if untimed or decoded.pts is None else float(decoded.time)
             stamp = self._timeline.stamp(raw)
-            if stamp.sequence % self._config.stride == 0:
+            if stamp.sequence >= self.first and stamp.sequence % self._config.stride == 0:
                 yield Frame(self._config.name, *stamp, picture(decoded))
             decoded = next(self._decoded, None)
 

@@ -1,247 +1,29 @@
-"""All cameras at once: one reading thread each, one place to take their frames from.
-
-Recorded sources are lossless: their readers wait while the queue is full. Live sources keep the
-newest frame only, count what it replaced, and are opened again whenever they are lost.
-"""
+"""All cameras at once: one reading thread each, one place to take their frames from."""
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
-from .. import ConfigError, FacestreamError, SourceError, SourceMissing, SourceUnreachable
+from .. import ConfigError, FacestreamError
 from ..configs.schema import CameraConfig
-from .decode import SourceStalled
-from .flow import State, StateChange
+from .camera import CameraReader, Item
 from .memory import keep_picture_memory
 from .records import Frame
-from .redact import redact, redact_address
-from .source import Source, check_camera, is_live, kind_of, open_source
-from .timing import Timeline
-from .watcher import SourceInfo
+from .source import check_camera
 
-log = logging.getLogger(__name__)
-
-_STALL_SLACK = 0.25  # seconds; lets the reader's own timeout speak first
 _JOIN_SECONDS = 2.0
 
 
-Item = Frame | SourceInfo | StateChange
-
-
-def backoff(failures: int, first: float, most: float, draw: float) -> float:
-    """Return the pause in seconds before the next attempt after `failures` failed ones in a row.
-
-    Exponential back-off with full jitter: draw (0..1) x min(most, first 2^failures), so that
-    cameras that were lost together do not come back together.
-    """
-    return draw * min(most, first * 2.0 ** min(failures, 32))
-
-
-class _Reader:
-    """One camera: its thread, its outbox and its counts. The lock is that of `changed`."""
-
-    def __init__(
-        self,
-        config: CameraConfig,
-        changed: threading.Condition,
-        queue: int,
-        jitter: Callable[[], float],
-    ) -> None:
-        self.config = config
-        self.live = is_live(config)
-        self.outbox: deque[Item] = deque()
-        self.dropped: Counter[str] = Counter()
-        self.frames = 0
-        self.state: State | None = None
-        self.failure: FacestreamError | None = None
-        self.crash: Exception | None = None  # an unexpected error: for the taker to raise
-        self.over = False
-        self._changed = changed
-        self._queue = queue
-        self._jitter = jitter
-        self._stop = threading.Event()
-        self._timeline = Timeline(live=self.live)
-        self._source: Source | None = None
-        self._detail = ""
-        self._paced = False
-        self._last_frame = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name=f"read-{config.name}", daemon=True)
-
-    def open(self) -> None:
-        """Open a recorded source now, so that a wrong name is an error before anything starts."""
-        self._say("connecting", f"opening {redact_address(self.config.url)}")
-        self._source = self._open()
-        self._announce(self._source)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-
-    def join(self, seconds: float) -> None:
-        if not self._thread.is_alive():
-            if self._source is not None:
-                self._source.close()
-            return
-        self._thread.join(seconds)
-        if self._thread.is_alive():
-            log.warning("camera %s: its decoder is blocked and is left behind", self.config.name)
-
-    def watch(self, now: float) -> float:
-        """Say "stalled" where no frame came in time; return the seconds until the next look.
-
-        Most stalls end the read and are told by the reader itself; a webcam's driver can block it.
-        """
-        if not self.live or self._paced or self.over or self.state != "running":
-            return 1.0
-        left = self._last_frame + self.config.stall_seconds + _STALL_SLACK - now
-        if left <= 0:
-            self._say("stalled", f"no picture for {self.config.stall_seconds:g} s")
-            return 1.0
-        return min(left, 1.0)
-
-    def _run(self) -> None:
-        try:
-            if self.live:
-                self._run_live()
-            else:
-                self._run_recorded()
-        except Exception as error:  # told to the taker, who raises it
-            self.crash = error
-        finally:
-            with self._changed:
-                self.over = True
-                self._changed.notify_all()
-
-    def _run_recorded(self) -> None:
-        source = self._source
-        if source is None:
-            raise RuntimeError("a recorded source is opened before its reader starts")
-        try:
-            for frame in source:
-                if not self._put_when_room(frame):
-                    return
-        except SourceError as error:
-            self._fail(error)
-        else:
-            missing = self.dropped["missing"]
-            whole = f"cut off: {missing} frames are missing" if missing else "every frame was read"
-            self._say("ended", whole)
-        finally:
-            source.close()
-
-    def _run_live(self) -> None:
-        config = self.config
-        failed = brief = 0  # in a row: attempts that failed; that gave video for a moment only
-        lost: SourceError
-        self._say("connecting", f"opening {redact_address(config.url)}")
-        while not self._stop.is_set():
-            try:
-                source = self._open()
-            except SourceError as error:
-                failed, lost = failed + 1, error
-            else:
-                failed, opened = 0, time.monotonic()
-                try:
-                    self._play(source)
-                    return
-                except SourceError as error:
-                    lost = error
-                finally:
-                    source.close()
-                brief = 0 if time.monotonic() - opened > config.stall_seconds else brief + 1
-            if self._is_final(lost):
-                self._fail(lost)
-                return
-            if isinstance(lost, SourceStalled):
-                self._say("stalled", str(lost))
-            if config.retry_attempts and failed >= config.retry_attempts:
-                most = config.retry_attempts
-                self._fail(SourceUnreachable(f"{lost}; given up (retry_attempts is {most})"))
-                return
-            first, most_seconds = config.retry_first_seconds, config.retry_most_seconds
-            pause = backoff(failed + brief, first, most_seconds, self._jitter())
-            log.info("camera %s: %s; next attempt in %.1f s", config.name, lost, pause)
-            self._say("reconnecting", str(lost))
-            self._stop.wait(pause)
-
-    def _is_final(self, error: SourceError) -> bool:
-        """Whether another attempt cannot help: it is a file, or an address that nothing reads."""
-        kind = kind_of(self.config.url)
-        if kind == "device":
-            return False  # a webcam may be plugged in later
-        return kind != "network" or isinstance(error, SourceMissing)
-
-    def _play(self, source: Source) -> None:
-        """Deliver a live source until it ends, fails or is stopped."""
-        self._announce(source)
-        started, first = time.monotonic(), None
-        for frame in source:
-            first = frame.pts if first is None else first
-            if source.paced:
-                self._stop.wait(max(0.0, started + (frame.pts - first) - time.monotonic()))
-            if self._stop.is_set():
-                return
-            self._put_newest(frame)
-        self._say("ended", "the source is at its end")
-
-    def _open(self) -> Source:
-        return open_source(self.config, timeline=self._timeline, dropped=self.dropped)
-
-    def _announce(self, source: Source) -> None:
-        with self._changed:
-            self.outbox.append(source.info)
-            self._paced = source.paced
-            self._last_frame = time.monotonic()
-        self._say("running", "frames arrive")
-
-    def _fail(self, error: SourceError) -> None:
-        self.failure = error
-        self._say("failed", str(error))
-
-    def _say(self, state: State, detail: str) -> None:
-        """Tell a change of state, or of the reason for being in it."""
-        with self._changed:
-            same = state == self.state and (state == "stalled" or detail == self._detail)
-            if same:
-                return
-            self.state, self._detail = state, detail
-            dropped = dict(self.dropped)
-            self.outbox.append(
-                StateChange(self.config.name, state, redact(detail), self.frames, dropped)
-            )
-            self._changed.notify_all()
-
-    def _put_newest(self, frame: Frame) -> None:
-        """Put a live frame in the place of one that nobody took."""
-        if self.state == "stalled":
-            self._say("running", "frames arrive again")
-        with self._changed:
-            self.frames += 1
-            self._last_frame = time.monotonic()
-            waiting = next((item for item in self.outbox if isinstance(item, Frame)), None)
-            if waiting is not None:
-                self.outbox.remove(waiting)
-                self.dropped["newer"] += 1
-            self.outbox.append(frame)
-            self._changed.notify_all()
-
-    def _put_when_room(self, frame: Frame) -> bool:
-        """Put a recorded frame when the queue has room; False when stopped meanwhile."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._stop.is_set() or len(self.outbox) < self._queue)
-            if self._stop.is_set():
-                return False
-            self.frames += 1
-            self.outbox.append(frame)
-            self._changed.notify_all()
-            return True
+def _may_give(reader: CameraReader, rooms: Mapping[str, int] | None) -> bool:
+    """Whether the next item of a reader may be taken."""
+    if not reader.outbox or rooms is None:
+        return bool(reader.outbox)
+    room = rooms.get(reader.config.name)
+    return room is not None and (room > 0 or not isinstance(reader.outbox[0], Frame))
 
 
 class Feeds:
@@ -262,12 +44,20 @@ class Feeds:
         if not names or len(set(names)) < len(names):
             raise ConfigError(f"expected one or more cameras of different names, got {names}")
         self._changed = threading.Condition(threading.RLock())
-        self._readers = [_Reader(c, self._changed, queue, jitter) for c in cameras]
+        self._make = partial(CameraReader, changed=self._changed, queue=queue, jitter=jitter)
+        self._readers = [self._make(camera) for camera in cameras]
         self._turn = -1
         self._told = False
 
     def start(self) -> None:
-        """Open the recorded sources, then read them all.
+        """`open`, then read all recorded sources from their beginning."""
+        self.open()
+        for reader in self._readers:
+            if not reader.live:
+                reader.start()
+
+    def open(self) -> None:
+        """Open the recorded sources, then read the live ones.
 
         Raises SourceError or ConfigError where a recorded source does not open; nothing runs then.
         Live cameras are connected to by their threads and tell how it goes as StateChanges.
@@ -283,21 +73,47 @@ class Feeds:
             self.stop()
             raise
         for reader in self._readers:
-            reader.start()
+            if reader.live:
+                reader.start()
 
-    def take(self, most: int, wait: float) -> list[Item]:
+    def begin(
+        self, camera: str, *, first: int = 0, frames: int = 0, opened_at: float | None = None
+    ) -> None:
+        """Read a recorded source, opening it where it is not open.
+
+        first: the first sequence to give, to go on with an earlier reading; frames: how many were
+        given before it; opened_at: when that reading began, by the wall clock, seconds since 1970.
+        """
+        self._reader(camera).start(first, frames, opened_at)
+
+    def renew(self, camera: str) -> None:
+        """Stop reading a recorded source, so that `begin` reads it anew; forget what waits."""
+        with self._changed:
+            old = self._reader(camera)
+            self._readers[self._readers.index(old)] = self._make(old.config)
+            old.stop()
+            self._changed.notify_all()
+        old.close()
+
+    def drop(self, camera: str, reason: str, frames: int) -> None:
+        """Count frames that were lost after they were taken."""
+        with self._changed:
+            self._reader(camera).dropped[reason] += frames
+
+    def take(self, most: int, wait: float, rooms: Mapping[str, int] | None = None) -> list[Item]:
         """Return up to `most` items; wait up to `wait` seconds for the first one.
 
-        One item of each camera in turn, beginning with another camera every time. When every
-        camera has failed and all was taken, raises the first camera's SourceError, once. An
-        unexpected error in a reader is raised here too.
+        rooms: how many frames may be taken of each camera, and nothing of a camera that is not
+        named; None sets no limit. One item of each camera in turn, beginning with another camera
+        every time. When every camera has failed and all was taken, raises the first camera's
+        SourceError, once. An unexpected error in a reader is raised here too.
         """
         deadline = time.monotonic() + wait
         with self._changed:
             while True:
                 now = time.monotonic()
                 look = min(reader.watch(now) for reader in self._readers)
-                items = self._collect(most)
+                items = self._collect(most, rooms)
                 if items:
                     self._changed.notify_all()  # there is room in a queue
                     return items
@@ -334,13 +150,23 @@ class Feeds:
         with self._changed:
             return {r.config.name: r.failure for r in self._readers if r.failure is not None}
 
-    def _collect(self, most: int) -> list[Item]:
+    def _reader(self, camera: str) -> CameraReader:
+        return next(reader for reader in self._readers if reader.config.name == camera)
+
+    def _collect(self, most: int, rooms: Mapping[str, int] | None) -> list[Item]:
         items: list[Item] = []
+        left = None if rooms is None else dict(rooms)
         self._turn = (self._turn + 1) % len(self._readers)
         order = self._readers[self._turn :] + self._readers[: self._turn]
-        while len(items) < most and any(reader.outbox for reader in order):
-            waiting = [reader for reader in order if reader.outbox]
-            items += [reader.outbox.popleft() for reader in waiting[: most - len(items)]]
+        while len(items) < most:
+            waiting = [reader for reader in order if _may_give(reader, left)]
+            if not waiting:
+                break
+            for reader in waiting[: most - len(items)]:
+                item = reader.outbox.popleft()
+                if left is not None and isinstance(item, Frame):
+                    left[item.camera] -= 1
+                items.append(item)
         return items
 
     def _drained(self) -> bool:
@@ -353,7 +179,7 @@ class Feeds:
 
     def _raise_failure(self) -> None:
         for reader in self._readers:
-            if reader.crash is not None:
+            if reader.crash is not None and not reader.outbox:
                 raise reader.crash
         failure = self._failure()
         if failure is not None and self._drained() and not self._told:

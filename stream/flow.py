@@ -80,9 +80,13 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Finish(msgspec.Struct, frozen=True):
-    """The camera's run is over: nothing is left to resume. how: one line for people."""
+    """The camera's run is over: nothing is left to resume. how: one line for people.
+
+    dropped: frames left out in all, by reason.
+    """
 
     how: str
+    dropped: dict[str, int] = {}
 
 
 Item = Frame | Tracked | Observed | SourceInfo | StateChange | TracksEnded | Mark | Finish

@@ -45,7 +45,7 @@ class ImageSource:
     """A folder of pictures in natural order, or one picture, `config.fps` of them per second.
 
     Pictures may differ in size. Files that are no pictures are counted in `dropped` as
-    "unreadable"; they keep their place in time.
+    "unreadable"; they keep their place in time. Pictures before `first` are not given.
     """
 
     def __init__(
@@ -57,9 +57,10 @@ class ImageSource:
         """
         self.paced = live
         self.dropped = dropped
+        self.first = 0
         self._config = config
         self._timeline = timeline
-        paths = _list(Path(config.url))
+        paths = list_images(Path(config.url))
         self._images = self._read(paths)
         self._head = next(self._images, None)
         if self._head is None:
@@ -85,7 +86,7 @@ class ImageSource:
         head = [] if self._head is None else [self._head]
         for index, image in chain(head, self._images):
             stamp = self._timeline.stamp(index / self._config.fps)
-            if stamp.sequence % self._config.stride == 0:
+            if stamp.sequence >= self.first and stamp.sequence % self._config.stride == 0:
                 yield Frame(self._config.name, *stamp, image)
 
     def close(self) -> None:
@@ -100,7 +101,8 @@ class ImageSource:
                 yield index, image
 
 
-def _list(path: Path) -> list[Path]:
+def list_images(path: Path) -> list[Path]:
+    """The pictures of a folder in natural order, or the one picture. Raises SourceMissing."""
     if path.is_file():
         return [path]
     if not path.is_dir():

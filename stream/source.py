@@ -27,12 +27,14 @@ class Source(Protocol):
     """An opened source of video: a plain object without threads.
 
     info: what is known of it, without credentials. paced: live, but made of a file, so that its
-    reader waits until a frame is due. dropped: frames that could not be read, by reason.
+    reader waits until a frame is due. dropped: frames that could not be read, by reason. first:
+    frames of a smaller sequence are counted and timed, but not given; set it before iterating.
     """
 
     info: SourceInfo
     paced: bool
     dropped: Counter[str]
+    first: int
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames once, in order; raises SourceError when the source fails."""
@@ -55,7 +57,7 @@ def kind_of(url: str) -> Kind:
         return "network"
     if url.startswith("/dev/"):
         return "device"
-    path = Path(_path_of(url))
+    path = Path(path_of(url))
     return "images" if path.is_dir() or path.suffix.lower() in SUFFIXES else "video"
 
 
@@ -104,11 +106,12 @@ def open_source(
     if kind == "synthetic":
         return SyntheticSource(config, live=live, timeline=timeline, dropped=dropped)
     if kind != "network":
-        config = replace(config, url=_path_of(config.url))
+        config = replace(config, url=path_of(config.url))
     if kind == "images":
         return ImageSource(config, live=live, timeline=timeline, dropped=dropped)
     return VideoSource(config, live=live, timeline=timeline, dropped=dropped)
 
 
-def _path_of(url: str) -> str:
+def path_of(url: str) -> str:
+    """The path that the address of a file, folder or device names."""
     return unquote(urlsplit(url).path) if url.startswith("file://") else expanduser(url)

@@ -77,7 +77,10 @@ def parse_scene(url: str) -> Scene:
 
 
 class SyntheticSource:
-    """The moving scene of a synthetic: address; a live one must be paced by its reader."""
+    """The moving scene of a synthetic: address; a live one must be paced by its reader.
+
+    Frames before `first` are not painted.
+    """
 
     def __init__(
         self, config: CameraConfig, *, live: bool, timeline: Timeline, dropped: Counter[str]
@@ -85,6 +88,7 @@ class SyntheticSource:
         """Draw the faces and the background; raises ConfigError for a wrong address."""
         self.paced = live
         self.dropped = dropped
+        self.first = 0
         self._config = config
         self._timeline = timeline
         self._scene = scene = parse_scene(config.url)
@@ -108,7 +112,7 @@ class SyntheticSource:
         for index in count() if frames is None else range(frames):
             pts = index / self._scene.fps
             stamp = self._timeline.stamp(pts)
-            if stamp.sequence % self._config.stride == 0:
+            if stamp.sequence >= self.first and stamp.sequence % self._config.stride == 0:
                 yield Frame(self._config.name, *stamp, self._painter.paint(pts))
 
     def close(self) -> None:

@@ -56,7 +56,8 @@ class Timeline:
         self._next = 0
         self._pts: float | None = None
         self._at = 0.0
-        self._opened_at = 0.0
+        self.opened_at = 0.0
+        """When the source was opened by the wall clock, in seconds; set it to repeat a run."""
         self._offset: float | None = None
 
     def begin(self, interval: float, origin: float | None = None) -> None:
@@ -67,14 +68,14 @@ class Timeline:
         """
         self._interval = interval
         self._shift = None if origin is None or self._live else -origin
-        self._opened_at = self._wall()
+        self.opened_at = self._wall()
         self._offset = None
 
     def stamp(self, raw: float | None) -> Stamp:
         """Number and time the next decoded frame; raw: its time in the stream, None if unknown."""
         at = self._clock()
         pts = self._advance(raw, at - self._at)
-        captured_at = self._arrived(pts, at - self._at) if self._live else self._opened_at + pts
+        captured_at = self._arrived(pts, at - self._at) if self._live else self.opened_at + pts
         stamp = Stamp(self._next, pts, captured_at)
         self._next += 1
         self._pts, self._at = pts, at

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..configs.schema import Config
     from ..models.inference import Session
     from ..stream.meter import StageTime
-    from ..stream.pipeline import Totals
+    from ..stream.totals import Totals
 
 Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
 

@@ -51,7 +51,7 @@ def demo(
     Example: facestream demo --folder demo-output
     """
     from ..models.pack import open_pack
-    from ..stream.pipeline import describe
+    from ..stream.totals import describe
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,8 @@ from ..configs.schema import CameraConfig, Config
 
 if TYPE_CHECKING:
     from ..models.pack import Pack
-    from ..stream.pipeline import Pipeline, Totals
+    from ..stream.pipeline import Pipeline
+    from ..stream.totals import Totals
     from ..stream.watcher import Watcher
     from .build import Parts
 
@@ -81,7 +82,7 @@ def run(
         journal=journal,
         settings=settings or [],
     )
-    from ..stream.pipeline import describe
+    from ..stream.totals import describe
 
     totals = execute(chosen, quiet=as_json)
     for camera, why in totals.failed.items():

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from facestream import ConfigError, SourceCorrupt, SourceMissing, SourceUnreachable
 from facestream.configs.schema import CameraConfig
-from facestream.stream.feed import Feeds, Item, backoff
+from facestream.stream.camera import Item, backoff
+from facestream.stream.feed import Feeds
 from facestream.stream.flow import StateChange
 from facestream.stream.records import Frame
 from facestream.stream.watcher import SourceInfo

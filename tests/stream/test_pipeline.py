@@ -30,7 +30,7 @@ from facestream.configs.schema import (
 )
 from facestream.models.pack import Pack
 from facestream.models.photo import describe_face, find_faces, tallest_face
-from facestream.stream import feed
+from facestream.stream import camera
 from facestream.stream.client import subscribe
 from facestream.stream.enrol import embedder_version
 from facestream.stream.events import (
@@ -45,10 +45,12 @@ from facestream.stream.events import (
 )
 from facestream.stream.gallery import Gallery
 from facestream.stream.journal import Journal
-from facestream.stream.pipeline import HELD_FRAMES, Pipeline, describe
+from facestream.stream.pipeline import Pipeline
 from facestream.stream.records import Frame, Template, Tracked
 from facestream.stream.source import Source, open_source
+from facestream.stream.totals import describe
 from facestream.stream.watcher import Label, SourceInfo
+from facestream.stream.workers import HELD_FRAMES
 from facestream.tools.build import Parts
 
 from .conftest import RtspServer
@@ -419,7 +421,7 @@ class Crashing:
 def test_a_bug_in_a_reader_is_raised_after_its_frames_were_decided(
     make: Callable[..., Parts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "open_source", lambda *a, **k: Crashing(open_source(*a, **k)))
+    monkeypatch.setattr(camera, "open_source", lambda *a, **k: Crashing(open_source(*a, **k)))
     parts = make({"door": ONE})
     pipeline = parts.pipeline()
     with pytest.raises(ZeroDivisionError, match="a bug in a decoder"):
@@ -481,10 +483,10 @@ def test_frames_are_not_held_without_end(make: Callable[..., Parts]) -> None:
     looker = Looker(wants_frames=True)
     pipeline = parts.pipeline([looker])
     held: list[int] = []
-    looker.on_frame = lambda: held.append(len(pipeline._frames))
+    looker.on_frame = lambda: held.append(len(pipeline.frames))
     pipeline.run()
     assert looker.frames == [("door", n) for n in range(100)]
-    assert max(held) < HELD_FRAMES + 4 and not pipeline._frames
+    assert max(held) < HELD_FRAMES + 4 and not pipeline.frames
 
 
 # --- a gallery that changes ---

@@ -8,7 +8,8 @@ import pytest
 
 from facestream import SourceUnreachable
 from facestream.configs.schema import CameraConfig
-from facestream.stream.feed import Feeds, Item
+from facestream.stream.camera import Item
+from facestream.stream.feed import Feeds
 from facestream.stream.flow import StateChange
 from facestream.stream.records import Frame
 from facestream.stream.source import open_source

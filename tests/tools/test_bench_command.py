@@ -19,7 +19,7 @@ from facestream.models.backends.probe import tiny_network
 from facestream.models.pack import Pack
 from facestream.models.pull import fetch_group_photo
 from facestream.stream.meter import StageTime
-from facestream.stream.pipeline import Totals
+from facestream.stream.totals import Totals
 from facestream.tools.bench import Once, ShapeTap, show, summarise
 from facestream.tools.cli import app
 

@@ -1,0 +1,359 @@
+"""The last part: decides, publishes, tells the watchers, and remembers where a run can resume.
+
+The journal is what survives. A recorded camera's checkpoint is stored at each mark and deleted when
+its run is over; a live camera's, which can only be closed and not resumed, with its events.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from operator import methodcaller
+from typing import Literal
+
+import msgspec
+
+from .. import RecordError, __version__
+from ..configs.schema import Config
+from ..models.card import Card
+from .aggregate import AggregateStage
+from .decide import Decided, DecideStage, instant
+from .events import CameraState, System, TrackEvent, event_id
+from .flow import (
+    Begin,
+    Done,
+    Down,
+    Finish,
+    Mark,
+    Refuse,
+    Restart,
+    Resume,
+    StateChange,
+    TracksEnded,
+    Up,
+    Work,
+)
+from .journal import Checkpoint
+from .match import GalleryIndex, MatchStage
+from .meter import Meter
+from .node import take_all
+from .publish import Publisher
+from .records import Observed
+from .totals import Totals
+from .watcher import SourceInfo, Watcher
+from .workers import Frames
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Camera:
+    """A camera's newest attempt. told: its state events so far; reached, answered: positions."""
+
+    begin: Begin
+    fingerprint: str
+    run: str
+    first_track: int
+    told: int = 0
+    reached: int = -1
+    answered: int = -1
+    finished: bool = False
+
+
+class _State(msgspec.Struct, frozen=True):
+    """Deciding's own part of a checkpoint. settings: what decisions were made with."""
+
+    settings: str
+    first_track: int
+    sightings: bytes
+
+
+_STATE = msgspec.msgpack.Decoder(_State)
+
+
+class Deciding:
+    """Outlet of the node that decides."""
+
+    def __init__(
+        self,
+        config: Config,
+        card: Card,
+        match: MatchStage,
+        aggregate: AggregateStage,
+        publisher: Publisher,
+        gallery: Callable[[], GalleryIndex],
+        meter: Meter,
+        *,
+        watchers: Sequence[Watcher] = (),
+        frames: Frames | None = None,
+    ) -> None:
+        """gallery: the index that `match` searches; it is asked again and again, for its version.
+
+        frames: where `Detecting` keeps frames for the watchers; None where it keeps none.
+        """
+        self.totals = Totals(dropped={camera.name: {} for camera in config.cameras})
+        self._publisher = publisher
+        self._journal = publisher.journal
+        self._gallery = gallery
+        self._gallery_version = gallery()[0]
+        self._meter = meter
+        self._watchers = tuple(watchers)
+        self._told = self._watchers
+        self._frames = frames
+        self._settings = settings_digest(config, card)
+        epoch = self._journal.epoch
+        self._epoch = epoch
+        self._decide = DecideStage(aggregate, match, config.match, pack=card.name, epoch=epoch)
+        self._names = frozenset(camera.name for camera in config.cameras)
+        self._cameras: dict[str, _Camera] = {}
+        self._restarted: dict[str, str] = {}
+        self._todo: deque[Down] = deque()
+        self._ups: list[Up] = []
+        self._process_id = time.time_ns()
+
+    @property
+    def finished(self) -> bool:
+        """Every camera of the configuration came to an end."""
+        over = {name for name, camera in self._cameras.items() if camera.finished}
+        return over == self._names
+
+    def start(self) -> None:
+        """Tell that the system runs."""
+        self._system("started", f"facestream {__version__}")
+
+    def send(self, downs: Sequence[Down]) -> None:
+        """Decide works in their order.
+
+        What an error leaves undecided is decided by the next call. Raises JournalError and DiskFull
+        when events cannot be stored, and what a watcher raises.
+        """
+        self._follow_gallery()
+        self._todo += downs
+        while self._todo:
+            down = self._todo.popleft()
+            if isinstance(down, Begin):
+                self._begin(down)
+            else:
+                self._work(down)
+
+    def collect(self) -> list[Up]:
+        """Answers to what was sent: each camera's newest decided position, once."""
+        ups, self._ups = self._ups, []
+        for name, camera in self._cameras.items():
+            if camera.reached > camera.answered:
+                camera.answered = camera.reached
+                ups.append(Done(name, camera.begin.attempt, camera.reached))
+        return ups
+
+    def stop(self, how: str) -> None:
+        """Tell that the system stops."""
+        self._system("stopped", how)
+
+    def close(self) -> None:
+        """Let the watchers write what there is; raises the first error, after all were closed."""
+        error = take_all([watcher.close for watcher in self._watchers])
+        if error is not None:
+            raise error
+
+    # --- a camera begins ---
+
+    def _begin(self, begin: Begin) -> None:
+        name = begin.camera
+        if name not in self._names:
+            why = f"no camera {name!r} in the configuration of the node that decides"
+            self._ups.append(Refuse(name, begin.attempt, why))
+            return
+        fingerprint = "" if begin.live else f"{begin.fingerprint}-{self._settings}"
+        saved = self._journal.checkpoint(name)
+        states: dict[str, bytes] = {}
+        if saved is not None and self._take_up(name, saved, fingerprint):
+            states = saved.states
+            run, first_track = saved.run, _STATE.decode(saved.state).first_track
+        else:
+            self._close_left(name, saved)
+            run = begin.attempt if begin.live else str(self._journal.next_run(name))
+            first_track = self._journal.last_tracks().get(name, 0) + 1
+        self._cameras[name] = _Camera(begin, fingerprint, run, first_track)
+        self._ups.append(Resume(name, begin.attempt, self._epoch, run, first_track, states))
+
+    def _take_up(self, name: str, saved: Checkpoint, fingerprint: str) -> bool:
+        """Whether a recorded run goes on; its sightings are then those of the checkpoint."""
+        if saved.live or not fingerprint or saved.fingerprint != fingerprint:
+            return False
+        try:
+            self._decide.restore(name, _STATE.decode(saved.state).sightings)
+        except (msgspec.DecodeError, RecordError) as error:
+            log.warning("camera %s: its run begins anew: %s", name, error)
+            return False
+        return True
+
+    def _close_left(self, name: str, saved: Checkpoint | None) -> None:
+        """Close the sightings that an earlier attempt or process left open, as of their end."""
+        if not self._decide.sightings.get(name) and saved is not None:
+            try:
+                state = _STATE.decode(saved.state)
+                # Templates made with other settings, or another pack, are not decided on again.
+                same = state.settings == self._settings
+                self._decide.restore(name, state.sightings, templates=same)
+            except (msgspec.DecodeError, RecordError) as error:
+                log.warning("camera %s: sightings of the last run stay open: %s", name, error)
+        left = self._decide.close(name)
+        if left or saved is not None:
+            self._publish(left, {name: None})
+
+    # --- works ---
+
+    def _work(self, work: Work) -> None:
+        camera = self._cameras.get(work.camera)
+        if camera is None:
+            if self._restarted.get(work.camera) != work.attempt:
+                self._restarted[work.camera] = work.attempt
+                why = "the node that decides knows nothing of it"
+                self._ups.append(Restart(work.camera, work.attempt, why))
+            return
+        if camera.begin.attempt != work.attempt or camera.finished:
+            return
+        item = work.item
+        if isinstance(item, Observed):
+            self._observed(camera, item)
+        elif isinstance(item, SourceInfo):
+            self._tell(methodcaller("source", item))
+        elif isinstance(item, StateChange):
+            self._camera_state(camera, item)
+        elif isinstance(item, TracksEnded):
+            ended = [told for end in item.ends for told in self._decide.end(end)]
+            self._publish(ended, self._live_checkpoint(camera))
+            return  # the work that ended the tracks comes next, at the same position
+        elif isinstance(item, Mark):
+            self._publish([], {work.camera: self._checkpoint(camera, item.states)})
+        elif isinstance(item, Finish):
+            self._finish(camera, item)
+        else:
+            raise RecordError(f"expected what embedding makes of a frame, got {type(item)}")
+        camera.reached = work.position
+
+    def _observed(self, camera: _Camera, observed: Observed) -> None:
+        totals, tracked = self.totals, observed.tracked
+        totals.frames += 1
+        totals.faces += tracked.detected
+        totals.embedded += len(observed.observations)
+        totals.rejected.update(tracked.rejected)
+        totals.rejected.update(observed.rejected)
+        with self._meter.measure("decide", len(observed.observations)):
+            decided = self._decide.process(observed)
+        if decided:
+            self._publish(decided, self._live_checkpoint(camera))
+        if self._frames is None:
+            return
+        ref = tracked.frame
+        frame = self._frames.pop((ref.camera, ref.sequence), None)
+        if frame is not None:
+            with self._meter.measure("watch"):
+                labels = self._decide.labels(ref.camera)
+                self._tell(methodcaller("frame", frame, tracked, labels))
+
+    def _camera_state(self, camera: _Camera, change: StateChange) -> None:
+        # Counted within the run: what a source tells again after a resume has the same ids.
+        camera.told += 1
+        self.totals.dropped[change.camera] = dict(change.dropped)
+        if change.state == "failed":
+            self.totals.failed[change.camera] = change.detail
+        event = CameraState(
+            id=event_id(self._epoch, change.camera, camera.run, f"state-{camera.told}"),
+            camera=change.camera,
+            decided_at=instant(time.time()),
+            state=change.state,
+            detail=change.detail,
+            frames=change.frames,
+            dropped=dict(change.dropped),
+        )
+        self._publish([Decided(event, None)])
+
+    def _finish(self, camera: _Camera, item: Finish) -> None:
+        name = camera.begin.camera
+        camera.finished = True
+        self.totals.dropped[name] = dict(item.dropped)
+        self._publish(self._decide.close(name), {name: None})
+
+    def _live_checkpoint(self, camera: _Camera) -> dict[str, Checkpoint | None]:
+        """What to store with events of a live camera: whoever is in view can be closed later."""
+        name = camera.begin.camera
+        if not camera.begin.live:
+            return {}
+        if not self._decide.sightings.get(name):
+            return {name: None}
+        return {name: self._checkpoint(camera, {})}
+
+    def _checkpoint(self, camera: _Camera, states: dict[str, bytes]) -> Checkpoint:
+        sightings = self._decide.snapshot(camera.begin.camera)
+        state = msgspec.msgpack.encode(_State(self._settings, camera.first_track, sightings))
+        return Checkpoint(camera.fingerprint, camera.run, camera.begin.live, state, states)
+
+    # --- events ---
+
+    def _follow_gallery(self) -> None:
+        """Tell a change of the gallery, and decide everybody in view anew."""
+        version, _, names = self._gallery()
+        if version == self._gallery_version:
+            return
+        self._gallery_version = version
+        self._decide.reconsider()
+        self._system("gallery.changed", f"version {version}: {len(names)} people can be recognised")
+
+    def _system(self, state: Literal["started", "stopped", "gallery.changed"], detail: str) -> None:
+        event = System(
+            id=event_id(self._epoch, "-", str(self._process_id), state, detail),
+            camera="-",
+            decided_at=instant(time.time()),
+            state=state,
+            detail=detail,
+        )
+        self._publish([Decided(event, None)])
+
+    def _publish(
+        self, decided: Sequence[Decided], checkpoints: dict[str, Checkpoint | None] | None = None
+    ) -> None:
+        """Store all, send all, then tell the watchers: one that breaks costs no event."""
+        if not decided and not checkpoints:
+            return
+        self._follow_gallery()  # these may have been decided on a newer one than the last step's
+        with self._meter.measure("publish", len(decided)):
+            events = [event for event, _ in decided]
+            stored = self._publisher.publish_many(events, checkpoints or {})
+        self.totals.events += len(stored)
+        for event, (_, template) in zip(stored, decided, strict=True):
+            if isinstance(event, TrackEvent) and event.published_at is not None:
+                passed = event.published_at - event.captured_at
+                self.totals.latencies.append(passed.total_seconds())
+            self._tell(methodcaller("event", event, template))
+
+    def _tell(self, call: Callable[[Watcher], None]) -> None:
+        """Tell all watchers; one that fails ends the run, and is only closed from then on."""
+        for watcher in self._told:
+            try:
+                call(watcher)
+            except BaseException:
+                self._told = tuple(other for other in self._told if other is not watcher)
+                raise
+
+
+def settings_digest(config: Config, card: Card) -> str:
+    """32 hexadecimal digits that change with whatever changes decisions, the gallery excepted.
+
+    Batch sizes and devices are left out: they do not.
+    """
+    detect, fitted = config.detect, (card.fusion, card.ida, card.decision)
+    content = msgspec.msgpack.encode(
+        (
+            __version__,
+            (detect.score, detect.longest_side, detect.smallest_face),
+            (config.track, config.fuse, config.match),
+            (card.name, {key: file.sha256 for key, file in card.files.items()}),
+            (card.detector, card.embedder, card.quality, fitted),
+        )
+    )
+    return blake2b(content, digest_size=16).hexdigest()
