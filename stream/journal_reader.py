@@ -100,7 +100,9 @@ class JournalReader:
             (after, limit),
         ).fetchall()
         events = [StoredEvent(*row) for row in rows]
-        return events, events[-1].sequence if len(rows) == limit and rows else max(after, newest)
+        if len(rows) < limit:
+            return events, max(after, newest)
+        return events, events[-1].sequence if events else after
 
     def _matching(
         self, after: int, newest: int, prefixes: tuple[str, ...], limit: int

@@ -1,35 +1,25 @@
-"""Publishing: an event goes to the journal, then to whoever listens on the ZeroMQ PUB socket."""
+"""Publishing: an event goes to the journal, then to whoever listens on the ZeroMQ socket."""
 
 from __future__ import annotations
 
-import errno
-import ipaddress
-import os
-import re
-import socket
-import stat
 import threading
+import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import zmq
 
-from .. import PublishError
-from ..configs.schema import PublishConfig
-from .events import AnyEvent, encode
+from ..configs.schema import AccessConfig, PublishConfig
+from .access import Access
+from .broker import RETENTION_SECONDS, Broker, expire
+from .events import AnyEvent
 from .journal import Checkpoint, Journal
-
-# A subscriber that falls this far behind loses events (of 1-2 KB: 10-20 MB of memory each).
-SEND_QUEUE = 10_000
-LINGER_MS = 1000
-SUN_PATH_MOST = 107
 
 
 class Publisher:
     """Journals events and sends them. Safe to share by threads: the wire keeps the journal's order.
 
     A subscriber that is not connected, or too slow, does not hold up anything and misses events on
-    the wire; they stay in the journal.
+    the wire; they stay in the journal, where it can ask for them at the replay endpoint.
     """
 
     def __init__(
@@ -37,28 +27,46 @@ class Publisher:
         journal: Journal,
         config: PublishConfig,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        access: Access | None = None,
     ) -> None:
-        """Bind `config.endpoint`; "" publishes nowhere and only journals. The journal stays yours.
+        """Bind `config.endpoint` and the replay endpoint; "" publishes nowhere and only journals.
 
+        The journal stays yours. Retention is applied in either case.
         context: given to share inproc:// endpoints with subscribers of this process; else a private
-        one. Raises PublishError when the endpoint is malformed, in use, or tcp beyond loopback.
+        one. access: of that same context, which is then needed; None takes one of its own, with the
+        keys in the user's data folder. Raises PublishError when an endpoint is malformed, in use,
+        or tcp beyond loopback without keys.
         """
         self.journal = journal
         self.endpoint = ""
         """Where the socket is bound, with the port that was really taken; "" for nowhere."""
-        self._format = config.format
+        self.replay_endpoint = ""
+        """Where subscribers ask for what they missed; "" for nowhere."""
+        self._config = config
         self._guard = threading.Lock()
-        self._socket: zmq.Socket[bytes] | None = None
+        self._broker: Broker | None = None
+        self._own_access: Access | None = None
         self._own_context: zmq.Context[zmq.Socket[bytes]] | None = None
-        if config.endpoint:
-            address = check_endpoint(config.endpoint)
-            if context is None:
-                context = self._own_context = zmq.Context()
-            try:
-                self._socket, self.endpoint = _bind(context, address, config.endpoint)
-            except BaseException:
-                self.close()
-                raise
+        self._retention = 0.0
+        if not config.endpoint:
+            self._expire()
+            return
+        if context is None:
+            context = self._own_context = zmq.Context()
+        try:
+            if access is None:
+                access = self._own_access = Access(AccessConfig(), context)
+            self._broker = Broker(journal, config, context, access)
+        except BaseException:
+            self.close()
+            raise
+        self.endpoint = self._broker.endpoint
+        self.replay_endpoint = self._broker.replay_endpoint
+
+    @property
+    def refused(self) -> Mapping[str, Mapping[str, int]]:
+        """How many messages its sockets refused, by the socket's setting and the reason."""
+        return {} if self._broker is None else self._broker.refused
 
     def publish(self, event: AnyEvent) -> AnyEvent:
         """Journal one event, then send it; returns it as stored. Raises as `Journal.append`."""
@@ -71,23 +79,29 @@ class Publisher:
 
         An event that the journal knows already is sent again as it is stored there: nobody can tell
         whether it had left when an earlier run was cut off, and its id tells subscribers.
-        checkpoints: as in `Journal.append_many`, in the same transaction.
-        Raises DiskFull or JournalError; then nothing of this call was stored or sent.
+        checkpoints: as in Journal.append_many, stored in the same transaction.
+        Raises DiskFull or JournalError; then nothing of this call was stored or sent. Raises, too,
+        what ended the thread that sends: from then on nothing is published.
         """
         with self._guard:
+            if self._broker is not None:
+                self._broker.check()
             stored = self.journal.append_many(events, checkpoints)
-            if self._socket is not None:
-                for event in stored:
-                    frames = [event.topic.encode(), encode(event, self._format)]
-                    self._socket.send_multipart(frames, flags=zmq.DONTWAIT)  # PUB never waits
+            if self._broker is not None and stored:
+                self._broker.hand_over(stored)
+            elif not self.endpoint and time.monotonic() >= self._retention:
+                self._expire()
         return stored
 
     def close(self) -> None:
-        """Send what is queued, for a second at most, and free the endpoint. Twice is no error."""
+        """Send what is queued, for a second at most, and free the endpoints. Twice is no error."""
         with self._guard:
-            if self._socket is not None:
-                self._socket.close(linger=LINGER_MS)
-                self._socket = None
+            if self._broker is not None:
+                self._broker.close()
+                self._broker = None
+            if self._own_access is not None:
+                self._own_access.close()
+                self._own_access = None
             if self._own_context is not None:
                 self._own_context.term()
                 self._own_context = None
@@ -100,88 +114,7 @@ class Publisher:
         """Close."""
         self.close()
 
-
-def check_endpoint(endpoint: str) -> str:
-    """The address to bind for an endpoint. Raises PublishError unless it is local.
-
-    Accepted: tcp://HOST:PORT with a loopback host (PORT may be *), ipc://PATH, inproc://NAME.
-    """
-    scheme, found, rest = endpoint.partition("://")
-    if not found or scheme not in ("tcp", "ipc", "inproc") or not rest:
-        raise PublishError(
-            "publish.endpoint must be tcp://127.0.0.1:PORT, ipc://PATH or inproc://NAME, "
-            f"got {endpoint!r}"
-        )
-    if scheme == "tcp":
-        return f"tcp://{_loopback(rest, endpoint)}"
-    if scheme == "ipc":
-        _check_socket_file(rest, endpoint)
-    return endpoint
-
-
-def _loopback(address: str, endpoint: str) -> str:
-    """HOST:PORT of a tcp endpoint, checked; localhost becomes its number, 0 becomes *."""
-    parts = re.fullmatch(r"(?P<host>\[[^\]]*\]|[^:]*):(?P<port>\*|[0-9]{1,5})", address)
-    if parts is None or (parts["port"] != "*" and int(parts["port"]) > 65535):
-        raise PublishError(
-            "publish.endpoint must be tcp://HOST:PORT with a port of 0 to 65535 or *, "
-            f"got {endpoint!r}"
-        )
-    host = "127.0.0.1" if parts["host"] == "localhost" else parts["host"]
-    try:
-        local = ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        local = False
-    if not local:
-        raise PublishError(
-            f"publish.endpoint {endpoint} would listen beyond this machine, where anybody could "
-            "read who was seen: use 127.0.0.1 or [::1]; other addresses need CURVE keys first"
-        )
-    return f"{host}:{'*' if parts['port'] == '0' else parts['port']}"
-
-
-def _check_socket_file(name: str, endpoint: str) -> None:
-    """Refuse an ipc path that something else uses: ZeroMQ would delete whatever lies there."""
-    if len(os.fsencode(name)) > SUN_PATH_MOST:
-        raise PublishError(
-            f"publish.endpoint {endpoint}: an ipc path has at most {SUN_PATH_MOST} bytes, choose a "
-            "shorter one"
-        )
-    path = Path(name)
-    if name.startswith("@") or not path.exists():
-        return
-    if not stat.S_ISSOCK(path.stat().st_mode):
-        raise PublishError(
-            f"publish.endpoint {endpoint}: there is a file at {path} that is no socket; choose "
-            "another path"
-        )
-    with socket.socket(socket.AF_UNIX) as probe:
-        if probe.connect_ex(name) == 0:
-            raise _in_use(endpoint, path.name)
-
-
-def _bind(
-    context: zmq.Context[zmq.Socket[bytes]], address: str, endpoint: str
-) -> tuple[zmq.Socket[bytes], str]:
-    """A bound PUB socket and its real endpoint."""
-    publisher = context.socket(zmq.PUB)
-    try:
-        publisher.sndhwm = SEND_QUEUE
-        publisher.ipv6 = address.startswith("tcp://[")
-        publisher.bind(address)
-        real = publisher.get_string(zmq.LAST_ENDPOINT)
-    except zmq.ZMQError as error:
-        publisher.close(linger=0)
-        if error.errno == errno.EADDRINUSE:
-            raise _in_use(endpoint, f"port {address.rpartition(':')[2]}") from error
-        raise PublishError(
-            f"publish.endpoint {endpoint} cannot be bound: {error.strerror}; choose another"
-        ) from error
-    return publisher, real
-
-
-def _in_use(endpoint: str, what: str) -> PublishError:
-    return PublishError(
-        f"publish.endpoint {endpoint}: {what} is in use; stop the program that has it, or give "
-        "this run another endpoint (--endpoint; tcp://127.0.0.1:* takes any free port)"
-    )
+    def _expire(self) -> None:
+        """Retention where no thread does it."""
+        expire(self.journal, self._config)
+        self._retention = time.monotonic() + RETENTION_SECONDS
