@@ -156,7 +156,7 @@ class RingWriter:
         return []
 
     def close(self) -> None:
-        """Let go of all memory."""
+        """Let go of all memory: what was not yet viewed is lost, so close when all is done."""
         self._given.clear()
         while self._segments:
             self._segments.pop().close()
