@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import msgspec
 import zmq
 
-from .. import PublishError
 from .access import Access
 from .carriers import InMessage, WireError
 from .flow import Begin, Done, Down, Finish, Up, Work
@@ -31,7 +30,6 @@ from .refusals import Refusals
 
 MOST_PEERS = 256
 REVOKED_SECONDS = 1.0
-REBIND_SECONDS = 2.0
 STALE_MOST = 3
 """Frames in a row that are no longer there: some are normal where a node was killed."""
 
@@ -98,6 +96,7 @@ class HopIn:
         self._cameras: dict[str, _Camera] = {}
         self._asked_at = 0.0
         self._over = False
+        self._error: BaseException | None = None
 
     @property
     def finished(self) -> bool:
@@ -114,6 +113,8 @@ class HopIn:
 
         Pixels of frames may be read until the next call only: then the node before may write there.
         """
+        if self._error is not None:
+            raise self._error
         self._give_back()
         self._follow_revocation()
         poller = zmq.Poller()
@@ -151,6 +152,10 @@ class HopIn:
         """All there was has come; safe from another thread or a signal handler."""
         self._over = True
 
+    def fail(self, error: BaseException) -> None:
+        """A node of this process has failed: the next `receive` raises this. As safe as `end`."""
+        self._error = error
+
     def stop(self, how: str) -> None:
         """Nothing of this node's needs closing: cameras are closed where they are read."""
         self._over = True
@@ -160,8 +165,6 @@ class HopIn:
         if self._socket is not None:
             self._socket.close(linger=1000)
             self._socket = None
-        for peer in self._peers.values():
-            peer.pixels.close()
 
     @property
     def _bound(self) -> zmq.Socket[bytes]:
@@ -260,9 +263,9 @@ class HopIn:
         self._cameras = {n: c for n, c in self._cameras.items() if c.peer != instance}
 
     def _let_go(self, instance: str) -> None:
-        """Forget a node, and let go of the memory it shares."""
+        """Forget a node, and with it the memory it shares."""
         self._forget_cameras(instance)
-        self._peers.pop(instance).pixels.close()
+        del self._peers[instance]
 
     def _give_back(self) -> None:
         """Frames of the last turn were read: the nodes before may write there again."""
@@ -303,19 +306,7 @@ class HopIn:
         if self._access.revoked(self._bound):
             self._bound.close(linger=0)
             self._socket = None
-            self._bind_again()
-
-    def _bind_again(self) -> None:
-        """Bind where the last socket was, which is closed a moment after it was asked to."""
-        deadline = time.monotonic() + REBIND_SECONDS
-        while True:
-            try:
-                self._bind()
-                return
-            except PublishError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(REBIND_SECONDS / 100)
+            self._bind()
 
 
 def _name_of(route: zmq.Frame) -> str:

@@ -53,7 +53,7 @@ class HopOut:
         pixels: Sending,
     ) -> None:
         """address: of the next node. node: the own name. models: as in hop.Hello. pixels: how the
-        pixels of frames travel; it is closed with this."""
+        pixels of frames travel; closed by whoever made it."""
         self._access = access
         self._context = context
         self._address = address
@@ -73,6 +73,7 @@ class HopOut:
         self._below = ""  # instance id of the next node
         self._expected = 0
         self._refused = ""
+        self._given_up = ""
         self._sent_at = self._heard_at = 0.0
         self._silent = False
         self._greeted = False  # nodes that do not fit together learn it before the first work
@@ -114,8 +115,14 @@ class HopOut:
     def collect(self) -> list[Up]:
         """The answers that have come, without waiting."""
         self._hear()
+        if self._given_up:
+            self._refuse_all(self._given_up)
         ups, self._ups = self._ups, []
         return ups
+
+    def give_up(self, why: str) -> None:
+        """Nothing will be taken any more, so refuse all; safe from another thread."""
+        self._given_up = why
 
     def stop(self, how: str) -> None:
         """The cameras were closed by what was sent."""
@@ -125,7 +132,6 @@ class HopOut:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        self._pixels.close()
 
     def _begin(self, begin: Begin) -> None:
         old = self._attempts.get(begin.camera)
