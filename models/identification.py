@@ -113,9 +113,10 @@ def rank_probes(
     reached = best >= mates[:, None]
     reached[rows[mated], place[mated]] = False
     ranks = np.where(mated, 1 + reached.sum(axis=1), 0)
-    rivals = best.astype(np.float64)
+    rivals = best.copy()
     rivals[rows[mated], place[mated]] = -np.inf
-    return ProbeRanks(probes, mates.astype(np.float64), rivals.max(axis=1), ranks)
+    others = rivals.max(axis=1).astype(np.float64)
+    return ProbeRanks(probes, mates.astype(np.float64), others, ranks)
 
 
 def search_gallery(
