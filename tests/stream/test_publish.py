@@ -6,7 +6,7 @@ import itertools
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from facestream import DiskFull, PublishError
 from facestream.configs.schema import PublishConfig
 from facestream.stream.client import subscribe
 from facestream.stream.events import AnyEvent, decode
-from facestream.stream.journal import Checkpoint, Journal
+from facestream.stream.journal import Journal
 from facestream.stream.publish import Publisher
 
 from .wire import heard, repeating, sighting
