@@ -22,3 +22,8 @@ def gallery_path() -> Path:
 def journal_path() -> Path:
     """The event journal (SQLite) that is used where none is named."""
     return data_folder() / "journal.db"
+
+
+def keys_folder() -> Path:
+    """The folder of CURVE keys that is used where none is named."""
+    return data_folder() / "keys"

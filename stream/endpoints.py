@@ -68,6 +68,22 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_this_machine(host: str) -> bool:
+    """Whether a host, as `split_tcp` gives it, names this machine: one can bind what it means."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), 0, type=socket.SOCK_DGRAM)
+    except OSError:
+        return False  # unknown here: somewhere else, if anywhere
+    for family, kind, protocol, _, address in found:
+        with socket.socket(family, kind, protocol) as probe:
+            try:
+                probe.bind(address)
+            except OSError:
+                continue
+            return True
+    return False
+
+
 def in_use(endpoint: str, setting: str) -> PublishError:
     """The error for an endpoint that another program has."""
     scheme, rest = _split(endpoint, setting)

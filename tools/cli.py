@@ -8,7 +8,7 @@ import sys
 import typer
 
 from .. import FacestreamError, __version__
-from . import bench, demo, doctor, enroll, gallery, models, run, train, watch
+from . import bench, demo, doctor, enroll, gallery, keys, models, run, train, watch
 
 app = typer.Typer(
     help="Real-time face recognition for video: cameras in, identity events out.",
@@ -22,11 +22,12 @@ app.command()(demo.demo)
 app.command()(run.run)
 app.command()(enroll.enroll)
 app.add_typer(gallery.app, name="gallery")
+app.add_typer(keys.app, name="keys")
 app.command()(watch.watch)
 app.add_typer(models.app, name="models")
 app.add_typer(train.app, name="train")
 app.command()(doctor.doctor)
-app.command()(bench.bench)
+app.add_typer(bench.app, name="bench")
 
 INTERRUPTED = 130
 
