@@ -4,10 +4,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ROOMS  := configs models stream train tools
 
-.PHONY: help demo test lint types docs bench clean
+.PHONY: help demo test lint types docs bench benchmark-transport clean
 
 help:  ## This list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 21
 
 demo: $(VENV)/.installed  ## Everything once, on a clip rendered here: video in, identity events, a page to look at
 	$(BIN)/facestream models pull open
@@ -32,6 +32,9 @@ docs: $(VENV)/.installed  ## Write the generated parts of docs/
 
 bench: $(VENV)/.installed  ## Where the time goes, on the demo clip
 	$(BIN)/facestream bench
+
+benchmark-transport: $(VENV)/.installed  ## What events and frames cost above bare ZeroMQ
+	$(BIN)/facestream bench transport
 
 clean:  ## Remove the environment and everything generated
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info demo-output

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
+from .bench_transport import bench_transport
 from .run import configure
 
 if TYPE_CHECKING:
@@ -51,7 +52,12 @@ class Once(NamedTuple):
         return sum(self.bare.values()) / self.totals.seconds
 
 
+app = typer.Typer()
+
+
+@app.callback(invoke_without_command=True)
 def bench(
+    context: typer.Context,
     source: str | None = typer.Option(None, help="Video file; default: the demo's clip."),
     gallery: str | None = typer.Option(None, help="Folder of photos; default: the demo's."),
     pack: str = typer.Option("open", help="Model pack."),
@@ -63,6 +69,8 @@ def bench(
 
     Example: facestream bench --pack open --repeats 5
     """
+    if context.invoked_subcommand is not None:
+        return
     with tempfile.TemporaryDirectory() as scratch:
         config = _configuration(source, gallery, pack, backend, Path(scratch))
         runs = [measure(config) for _ in range(repeats)]
@@ -96,6 +104,9 @@ def _configuration(
         journal=str(scratch / "journal.db"),
         settings=[f"models.backend={backend}", "cameras[0].mode=recorded"],
     )
+
+
+app.command("transport")(bench_transport)
 
 
 class ShapeTap:

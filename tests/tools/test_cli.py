@@ -22,7 +22,8 @@ def commands() -> list[list[str]]:
         below = getattr(command, "commands", None)
         if below is None:
             return [words]
-        return [found for name, one in below.items() for found in walk(one, [*words, name])]
+        alone = [words] if getattr(command, "invoke_without_command", False) else []
+        return alone + [w for name, one in below.items() for w in walk(one, [*words, name])]
 
     return walk(typer.main.get_command(cli.app), [])
 
