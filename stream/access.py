@@ -221,15 +221,15 @@ class Access:
             f"{host}`"
         )
 
-    def _admit(self, domain: str, public: str, address: str) -> str:
-        """The user id of who wants to connect, "" for no. Called by the thread of handshakes."""
+    def _admit(self, domain: str, public: str, address: str) -> str | None:
+        """Answers as `handshakes.Decide` says, in the thread of handshakes."""
         with self._guard:
             self._look()
             key = self._by_public.get(public)
             trouble = self._trouble
         if trouble:
             self.refusals.count(address, "keys unreadable", trouble)
-            return ""
+            return None
         if key is None:
             self.refusals.count(address, "unknown key", f"no key here begins {public[:8]}")
             return ""

@@ -40,8 +40,10 @@ _REASONS: dict[int, tuple[str, str]] = {
 
 _BROKEN = ("broken handshake", "it broke off, or it is no ZeroMQ peer of protocol 3.0 or up")
 
-Decide = Callable[[str, str, str], str]
-"""(domain, public key in Z85, address) -> user id, or "" for no; counts its own refusals."""
+Decide = Callable[[str, str, str], str | None]
+"""(domain, public key in Z85, address) -> user id, "" for no, None for not now; counts refusals.
+
+libzmq gives a connection up after a no, and tries again after a not now."""
 
 _numbers = itertools.count()
 
@@ -157,12 +159,15 @@ class Handshakes:
     def _reply(self, zap: zmq.Socket[bytes]) -> None:
         """Answer one question: only a key that may come in gets a 200."""
         version, number, domain, address, _, mechanism, *credentials = zap.recv_multipart()
-        user = ""
+        user: str | None = ""
         if version == ZAP_VERSION and mechanism == b"CURVE" and len(credentials) == 1:
             public = z85.encode(credentials[0]).decode()
             user = self._decide(domain.decode(), public, address.decode())
-        status = (b"200", b"OK") if user else (b"400", b"not allowed")
-        zap.send_multipart([ZAP_VERSION, number, *status, user.encode(), b""])
+        if user:
+            status = (b"200", b"OK")
+        else:
+            status = (b"300", b"not now") if user is None else (b"400", b"not allowed")
+        zap.send_multipart([ZAP_VERSION, number, *status, (user or "").encode(), b""])
 
 
 class _Connections:
