@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import facestream
-from facestream.stream.events import KINDS, decode
+from facestream.configs.schema import PublishConfig
+from facestream.stream.events import KINDS, AnyEvent, decode
+from facestream.stream.journal import Journal
+from facestream.stream.publish import Publisher
 from facestream.tools.docs import write_all, write_schema
 from facestream.tools.docs_events import MESSAGES, message_examples
+from facestream.tools.docs_examples import examples
 
 ROOT = Path(facestream.__file__).parent
 
@@ -62,3 +71,40 @@ def test_the_examples_of_the_page_are_events() -> None:
     page = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
     blocks = [block.split("\n```")[0] for block in page.split("```json\n")[1:]]
     assert [decode(block.encode()).kind for block in blocks] == list(KINDS)
+
+
+def a_round(number: int) -> list[AnyEvent]:
+    """One event of every kind; the match is the fourth."""
+    return [msgspec.structs.replace(event, id=f"{event.kind}-{number}") for event in examples()]
+
+
+def test_the_subscriber_of_the_page_misses_nothing(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
+    section = page[page.index("### A subscriber that misses nothing") :]
+    script = section.split("```python\n")[1].split("```")[0]
+    config = PublishConfig("tcp://127.0.0.1:*", heartbeat_seconds=0.1)
+    with (
+        Journal.open(tmp_path / "journal.db") as journal,
+        Publisher(journal, config) as publisher,
+        ExitStack() as running,
+    ):
+        publisher.publish_many(a_round(1))  # before anybody listens
+        script = script.replace("tcp://127.0.0.1:5555", publisher.endpoint)
+        script = script.replace("tcp://127.0.0.1:5556", publisher.replay_endpoint)
+        command = [sys.executable, "-c", script]
+        run = running.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        running.callback(run.kill)
+        assert run.stdout is not None
+        heard = [run.stdout.readline()]
+        publisher.publish_many(a_round(2))
+        publisher.publish_many(a_round(1))  # repeats
+        publisher.publish_many(a_round(3))
+        heard += [run.stdout.readline() for _ in range(2)]
+        publisher.close()
+        journal.append_many(a_round(4))  # while nobody sends
+        with Publisher(journal, replace(config, endpoint=publisher.endpoint)) as again:
+            again.publish_many(a_round(5))
+            heard += [run.stdout.readline() for _ in range(2)]
+    assert [line.split() for line in heard] == [
+        [str(sequence), "entrance", "ada"] for sequence in (4, 11, 18, 25, 32)
+    ]
