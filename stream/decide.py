@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
-
-import msgspec
 
 from .. import RecordError
 from ..configs.schema import MatchConfig
@@ -21,7 +17,6 @@ from .aggregate import AggregateStage
 from .events import (
     AnyEvent,
     CandidateScore,
-    EvidenceFrame,
     MatchEvent,
     MatchRevised,
     SightingEnded,
@@ -40,9 +35,16 @@ from .records import (
     TrackKey,
     TrackTemplate,
 )
+from .sightings import (
+    Basis,
+    Sighting,
+    StoredSighting,
+    basis_of,
+    dump_sightings,
+    instant,
+    load_sightings,
+)
 from .watcher import Label
-
-SNAPSHOT_VERSION = 1
 
 
 class Decided(NamedTuple):
@@ -50,43 +52,6 @@ class Decided(NamedTuple):
 
     event: AnyEvent
     template: Template | None
-
-
-@dataclass
-class Sighting:
-    """One live track. `rivals` are the tracks seen in a frame together with it: other people.
-
-    seen: the newest frame that shows it; faces: how many have. barred: the names of rivals that
-    have ended, which this track cannot have either.
-    """
-
-    started: FrameRef
-    seen: FrameRef
-    faces: int = 0
-    observations: int = 0
-    decided_at_count: int = 0
-    last: Match | None = None
-    identity: str | None = None
-    announced: Literal["nothing", "match", "unknown"] = "nothing"
-    changes: int = 0
-    rivals: set[int] = field(default_factory=set)
-    barred: set[str] = field(default_factory=set)
-
-
-class _Stored(msgspec.Struct, frozen=True, array_like=True):
-    """A sighting and the state of its template; None before its first usable observation."""
-
-    track: int
-    sighting: Sighting
-    template: bytes | None
-
-
-class _Snapshot(msgspec.Struct, frozen=True, array_like=True):
-    version: int
-    sightings: list[_Stored]
-
-
-_DECODER = msgspec.msgpack.Decoder(_Snapshot)
 
 
 def is_due(count: int, decided_at: int, least: int) -> bool:
@@ -158,12 +123,12 @@ class DecideStage:
         if sighting is None:
             return []
         out: list[Decided] = []
-        template = None
-        if sighting.observations:
-            template = self.aggregate.template(end.key, end.last)
-        if template is not None and sighting.observations >= self.config.least_frames:
+        found = self.aggregate.template(end.key, end.last)
+        if found is not None and sighting.observations >= self.config.least_frames:
             out += self._decide(end.last, [end.key], final=True)
-        out.append(self._ended(end, sighting, template))
+        elif sighting.last is not None:  # of an earlier process: its template is gone
+            out += self._announce(sighting, sighting.last, None, final=True)
+        out.append(self._ended(end, sighting, found))
         self.aggregate.end(end.key)
         del live[end.key.track]
         for other in live.values():
@@ -193,36 +158,37 @@ class DecideStage:
         for track, sighting in self.sightings.get(camera, {}).items():
             key = TrackKey(camera, self.epoch, track)
             template = self.aggregate.snapshot(key) if key in known else None
-            stored.append(_Stored(track, sighting, template))
-        return msgspec.msgpack.encode(_Snapshot(SNAPSHOT_VERSION, stored))
+            stored.append(StoredSighting(track, sighting, template))
+        return dump_sightings(stored)
 
-    def restore(self, camera: str, data: bytes, *, templates: bool = True) -> None:
+    def restore(self, camera: str, data: bytes) -> None:
         """Take up a camera where `snapshot` left it: what is decided later is the same to the bit.
 
-        templates: False leaves them out, so that sightings can only be closed, with the decision
-        they have. Raises RecordError when the bytes are no snapshot, or made by another aggregator;
-        then nothing is known of the camera.
+        Raises RecordError when the bytes are no snapshot, or made by another aggregator; then
+        nothing is known of the camera.
         """
         self.forget(camera)
+        stored = load_sightings(data)
+        self.sightings[camera] = {one.track: one.sighting for one in stored}
         try:
-            snapshot = _DECODER.decode(data)
-        except msgspec.DecodeError as error:
-            raise RecordError(
-                f"expected the snapshot of a camera's sightings, got other bytes: {error}"
-            ) from error
-        if snapshot.version != SNAPSHOT_VERSION:
-            raise RecordError(
-                f"a snapshot of sightings must be version {SNAPSHOT_VERSION}, "
-                f"got {snapshot.version}: use the facestream that made it"
-            )
-        self.sightings[camera] = {one.track: one.sighting for one in snapshot.sightings}
-        try:
-            for one in snapshot.sightings:
-                if templates and one.template is not None:
+            for one in stored:
+                if one.template is not None:
                     self.aggregate.restore(TrackKey(camera, self.epoch, one.track), one.template)
         except RecordError:
             self.forget(camera)
             raise
+
+    def outline(self, camera: str) -> bytes:
+        """All sightings of a camera in short, as bytes: enough to close them, not to go on."""
+        live = self.sightings.get(camera, {}).items()
+        return dump_sightings(StoredSighting(track, sighting) for track, sighting in live)
+
+    def close_outlined(self, camera: str, data: bytes) -> list[Decided]:
+        """Close the sightings of an `outline`, with the decisions they had. Raises RecordError."""
+        self.forget(camera)
+        stored = load_sightings(data)
+        self.sightings[camera] = {one.track: one.sighting for one in stored}
+        return self.close(camera)
 
     def reconsider(self) -> None:
         """Make every live track due with its next observation: the gallery has changed."""
@@ -253,8 +219,8 @@ class DecideStage:
         for found, match in zip(templates, matches, strict=True):
             sighting = live[match.key.track]
             sighting.decided_at_count = sighting.observations
-            sighting.last = match
-            out += self._announce(sighting, match, found, final=final)
+            sighting.last, sighting.basis = match, basis_of(found.template)
+            out += self._announce(sighting, match, found.template, final=final)
         return out
 
     def _taken_by_rivals(
@@ -273,7 +239,7 @@ class DecideStage:
         }
 
     def _announce(
-        self, sighting: Sighting, match: Match, found: TrackTemplate, *, final: bool
+        self, sighting: Sighting, match: Match, template: Template | None, *, final: bool
     ) -> list[Decided]:
         before, sighting.identity = sighting.identity, match.identity
         enough = final or sighting.observations >= self.config.unknown_frames
@@ -281,30 +247,30 @@ class DecideStage:
             if not enough:
                 return []
             sighting.announced = "unknown"
-            return [self._decision(Unknown, sighting, match, found)]
+            return [self._decision(Unknown, sighting, match, template)]
         if match.identity == before:
             return []
         if sighting.announced == "nothing":
             sighting.announced = "match"
-            return [self._decision(MatchEvent, sighting, match, found)]
+            return [self._decision(MatchEvent, sighting, match, template)]
         sighting.announced = "match"
-        return [self._decision(MatchRevised, sighting, match, found, previous_identity=before)]
+        return [self._decision(MatchRevised, sighting, match, template, previous_identity=before)]
 
     def _decision(
         self,
         kind: type[MatchEvent] | type[MatchRevised] | type[Unknown],
         sighting: Sighting,
         match: Match,
-        found: TrackTemplate,
+        template: Template | None,
         **more: Any,
     ) -> Decided:
         sighting.changes += 1
         event = kind(
             **self._common(match.key, match.frame, f"decision-{sighting.changes}"),
-            **self._evidence(match, found.template),
+            **self._evidence(match, sighting.basis),
             **more,
         )
-        return Decided(event, found.template)
+        return Decided(event, template)
 
     def _started(self, key: TrackKey, frame: FrameRef) -> SightingStarted:
         return SightingStarted(**self._common(key, frame, "started"))
@@ -318,9 +284,10 @@ class DecideStage:
         else:
             reason = "matched" if sighting.identity is not None else "unknown"
         template = found.template if found is not None else None
+        basis = basis_of(template) if template is not None else sighting.basis
         event = SightingEnded(
             **self._common(end.key, end.last, "ended"),
-            **self._evidence(sighting.last, template),
+            **self._evidence(sighting.last, basis),
             started_at=instant(sighting.started.captured_at),
             duration=end.last.pts - sighting.started.pts,
             faces=end.faces,
@@ -339,7 +306,7 @@ class DecideStage:
             "captured_at": instant(frame.captured_at),
         }
 
-    def _evidence(self, match: Match | None, template: Template | None) -> dict[str, Any]:
+    def _evidence(self, match: Match | None, basis: Basis) -> dict[str, Any]:
         best = named_candidate(match)
         return {
             "identity": match.identity if match is not None else None,
@@ -354,21 +321,11 @@ class DecideStage:
                 CandidateScore(c.identity, c.score, c.cosine)
                 for c in (match.candidates if match is not None else ())
             ),
-            "frames": template.frames if template is not None else 0,
-            "quality_min": template.quality_min if template is not None else None,
-            "quality_median": template.quality_median if template is not None else None,
-            "quality_max": template.quality_max if template is not None else None,
-            "evidence": tuple(
-                EvidenceFrame(
-                    sequence=e.frame.sequence,
-                    pts=e.frame.pts,
-                    captured_at=instant(e.frame.captured_at),
-                    box=(float(e.box[0]), float(e.box[1]), float(e.box[2]), float(e.box[3])),
-                    quality=e.quality,
-                    weight=e.weight,
-                )
-                for e in (template.evidence if template is not None else ())
-            ),
+            "frames": basis.frames,
+            "quality_min": basis.quality_min,
+            "quality_median": basis.quality_median,
+            "quality_max": basis.quality_max,
+            "evidence": basis.evidence,
             "pack": self.pack,
             "gallery_version": match.gallery_version if match is not None else 0,
         }
@@ -380,8 +337,3 @@ def named_candidate(match: Match | None) -> Candidate | None:
         return None
     named = [c for c in match.candidates if c.identity == match.identity]
     return named[0] if named else match.candidates[0]
-
-
-def instant(seconds: float) -> datetime:
-    """Seconds since 1970 as a UTC datetime."""
-    return datetime.fromtimestamp(seconds, UTC)

@@ -1,7 +1,8 @@
 """The last part: decides, publishes, tells the watchers, and remembers where a run can resume.
 
-The journal is what survives. A recorded camera's checkpoint is stored at each mark and deleted when
-its run is over; a live camera's, which can only be closed and not resumed, with its events.
+The journal is what survives. Beside the events it holds two records of each camera, until its run
+is over: the newest mark of a recorded one, to resume from, and an outline of the open sightings, to
+close them where there is nothing to resume. The outline is stored with the events that change it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .. import RecordError, __version__
 from ..configs.schema import Config
 from ..models.card import Card
 from .aggregate import AggregateStage
-from .decide import Decided, DecideStage, instant
+from .decide import Decided, DecideStage
 from .events import CameraState, System, TrackEvent, event_id
 from .flow import (
     Begin,
@@ -43,6 +44,7 @@ from .meter import Meter
 from .node import take_all
 from .publish import Publisher
 from .records import Observed
+from .sightings import instant
 from .totals import Totals
 from .watcher import SourceInfo, Watcher
 from .workers import Frames
@@ -52,12 +54,16 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class _Camera:
-    """A camera's newest attempt. told: its state events so far; reached, answered: positions."""
+    """A camera's newest attempt. told: its state events so far; reached, answered: positions.
+
+    repeats: sequence of the last event that a resumed run may repeat; None once one was new.
+    """
 
     begin: Begin
     fingerprint: str
     run: str
     first_track: int
+    repeats: int | None = None
     told: int = 0
     reached: int = -1
     answered: int = -1
@@ -65,9 +71,8 @@ class _Camera:
 
 
 class _State(msgspec.Struct, frozen=True):
-    """Deciding's own part of a checkpoint. settings: what decisions were made with."""
+    """Deciding's own part of a mark."""
 
-    settings: str
     first_track: int
     sightings: bytes
 
@@ -170,40 +175,43 @@ class Deciding:
         fingerprint = "" if begin.live else f"{begin.fingerprint}-{self._settings}"
         saved = self._journal.checkpoint(name)
         states: dict[str, bytes] = {}
-        if saved is not None and self._take_up(name, saved, fingerprint):
+        if saved is not None and (first_track := self._take_up(name, saved, fingerprint)):
+            camera = _Camera(begin, fingerprint, saved.run, first_track, self._journal.newest)
             states = saved.states
-            run, first_track = saved.run, _STATE.decode(saved.state).first_track
         else:
-            self._close_left(name, saved)
+            self._close_left(name)
             run = begin.attempt if begin.live else str(self._journal.next_run(name))
             first_track = self._journal.last_tracks().get(name, 0) + 1
-        self._cameras[name] = _Camera(begin, fingerprint, run, first_track)
-        self._ups.append(Resume(name, begin.attempt, self._epoch, run, first_track, states))
+            camera = _Camera(begin, fingerprint, run, first_track)
+        self._cameras[name] = camera
+        self._ups.append(
+            Resume(name, begin.attempt, self._epoch, camera.run, camera.first_track, states)
+        )
 
-    def _take_up(self, name: str, saved: Checkpoint, fingerprint: str) -> bool:
-        """Whether a recorded run goes on; its sightings are then those of the checkpoint."""
-        if saved.live or not fingerprint or saved.fingerprint != fingerprint:
-            return False
+    def _take_up(self, name: str, saved: Checkpoint, fingerprint: str) -> int:
+        """Go on with a recorded run: its first track; 0 where this is not the run to go on with."""
+        if saved.live or saved.fingerprint != fingerprint:
+            return 0
         try:
-            self._decide.restore(name, _STATE.decode(saved.state).sightings)
+            state = _STATE.decode(saved.state)
+            self._decide.restore(name, state.sightings)
         except (msgspec.DecodeError, RecordError) as error:
             log.warning("camera %s: its run begins anew: %s", name, error)
-            return False
-        return True
+            return 0
+        return state.first_track
 
-    def _close_left(self, name: str, saved: Checkpoint | None) -> None:
-        """Close the sightings that an earlier attempt or process left open, as of their end."""
-        if not self._decide.sightings.get(name) and saved is not None:
+    def _close_left(self, name: str) -> None:
+        """Close the sightings that an earlier attempt or process left open."""
+        outline = self._journal.checkpoint(outline_key(name))
+        left: list[Decided] = []
+        if self._decide.sightings.get(name):
+            left = self._decide.close(name)
+        elif outline is not None:
             try:
-                state = _STATE.decode(saved.state)
-                # Templates made with other settings, or another pack, are not decided on again.
-                same = state.settings == self._settings
-                self._decide.restore(name, state.sightings, templates=same)
-            except (msgspec.DecodeError, RecordError) as error:
+                left = self._decide.close_outlined(name, outline.state)
+            except RecordError as error:
                 log.warning("camera %s: sightings of the last run stay open: %s", name, error)
-        left = self._decide.close(name)
-        if left or saved is not None:
-            self._publish(left, {name: None})
+        self._publish(left, {name: None, outline_key(name): None})
 
     # --- works ---
 
@@ -226,10 +234,10 @@ class Deciding:
             self._camera_state(camera, item)
         elif isinstance(item, TracksEnded):
             ended = [told for end in item.ends for told in self._decide.end(end)]
-            self._publish(ended, self._live_checkpoint(camera))
+            self._publish_tracks(camera, ended)
             return  # the work that ended the tracks comes next, at the same position
         elif isinstance(item, Mark):
-            self._publish([], {work.camera: self._checkpoint(camera, item.states)})
+            self._publish([], {work.camera: self._mark(camera, item)})
         elif isinstance(item, Finish):
             self._finish(camera, item)
         else:
@@ -245,8 +253,7 @@ class Deciding:
         totals.rejected.update(observed.rejected)
         with self._meter.measure("decide", len(observed.observations)):
             decided = self._decide.process(observed)
-        if decided:
-            self._publish(decided, self._live_checkpoint(camera))
+        self._publish_tracks(camera, decided)
         if self._frames is None:
             return
         ref = tracked.frame
@@ -277,21 +284,21 @@ class Deciding:
         name = camera.begin.camera
         camera.finished = True
         self.totals.dropped[name] = dict(item.dropped)
-        self._publish(self._decide.close(name), {name: None})
+        self._publish(self._decide.close(name), {name: None, outline_key(name): None})
 
-    def _live_checkpoint(self, camera: _Camera) -> dict[str, Checkpoint | None]:
-        """What to store with events of a live camera: whoever is in view can be closed later."""
-        name = camera.begin.camera
-        if not camera.begin.live:
-            return {}
-        if not self._decide.sightings.get(name):
-            return {name: None}
-        return {name: self._checkpoint(camera, {})}
-
-    def _checkpoint(self, camera: _Camera, states: dict[str, bytes]) -> Checkpoint:
+    def _mark(self, camera: _Camera, mark: Mark) -> Checkpoint:
         sightings = self._decide.snapshot(camera.begin.camera)
-        state = msgspec.msgpack.encode(_State(self._settings, camera.first_track, sightings))
-        return Checkpoint(camera.fingerprint, camera.run, camera.begin.live, state, states)
+        state = msgspec.msgpack.encode(_State(camera.first_track, sightings))
+        return Checkpoint(camera.fingerprint, camera.run, camera.begin.live, state, mark.states)
+
+    def _outline(self, camera: _Camera) -> dict[str, Checkpoint | None]:
+        """What to store so that whoever is in view now can be closed by another process."""
+        name = camera.begin.camera
+        if not self._decide.sightings.get(name):
+            return {outline_key(name): None}
+        state = self._decide.outline(name)
+        outline = Checkpoint(camera.fingerprint, camera.run, camera.begin.live, state, {})
+        return {outline_key(name): outline}
 
     # --- events ---
 
@@ -314,12 +321,30 @@ class Deciding:
         )
         self._publish([Decided(event, None)])
 
+    def _publish_tracks(self, camera: _Camera, decided: Sequence[Decided]) -> None:
+        """Publish what was decided on a camera's tracks, with the outline of those still open.
+
+        While a resumed run only repeats itself the outline of the killed one stays: it is newer.
+        """
+        if not decided:
+            return
+        if camera.repeats is None:
+            self._publish(decided, self._outline(camera))
+            return
+        newest = self._publish(decided)
+        if newest > camera.repeats:
+            camera.repeats = None
+            self._publish([], self._outline(camera))
+
     def _publish(
         self, decided: Sequence[Decided], checkpoints: dict[str, Checkpoint | None] | None = None
-    ) -> None:
-        """Store all, send all, then tell the watchers: one that breaks costs no event."""
+    ) -> int:
+        """Store all, send all, then tell the watchers: one that breaks costs no event.
+
+        Returns the highest sequence among the events; 0 without any.
+        """
         if not decided and not checkpoints:
-            return
+            return 0
         self._follow_gallery()  # these may have been decided on a newer one than the last step's
         with self._meter.measure("publish", len(decided)):
             events = [event for event, _ in decided]
@@ -330,6 +355,7 @@ class Deciding:
                 passed = event.published_at - event.captured_at
                 self.totals.latencies.append(passed.total_seconds())
             self._tell(methodcaller("event", event, template))
+        return max((event.sequence for event in stored), default=0)
 
     def _tell(self, call: Callable[[Watcher], None]) -> None:
         """Tell all watchers; one that fails ends the run, and is only closed from then on."""
@@ -339,6 +365,11 @@ class Deciding:
             except BaseException:
                 self._told = tuple(other for other in self._told if other is not watcher)
                 raise
+
+
+def outline_key(camera: str) -> str:
+    """Where the journal keeps a camera's outline, beside its mark; no camera's name has a slash."""
+    return f"{camera}/open"
 
 
 def settings_digest(config: Config, card: Card) -> str:
