@@ -19,7 +19,8 @@ import msgspec
 import zmq
 from msgspec.structs import replace
 
-from ..configs.schema import PublishConfig
+from ..configs.schema import AccessConfig, PublishConfig
+from ..stream.access import Access
 from ..stream.client import subscribe
 from ..stream.events import AnyEvent, CandidateScore, EvidenceFrame, MatchEvent
 from ..stream.journal import Checkpoint, Journal
@@ -118,8 +119,10 @@ class Unstored(Journal):
 def publishing(journal: type[Journal], endpoint: Endpoint, scratch: str) -> Iterator[Publishing]:
     """Our publisher."""
     with (
+        zmq.Context() as context,
+        Access(AccessConfig(keys=scratch), context) as access,  # there are none
         journal.open(Path(scratch) / "journal.db") as opened,
-        Publisher(opened, PublishConfig(ANYWHERE)) as publisher,
+        Publisher(opened, PublishConfig(ANYWHERE), context, access) as publisher,
     ):
         endpoint(publisher.endpoint)
         yield Publishing(publisher.publish_many)
