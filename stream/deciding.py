@@ -179,7 +179,7 @@ class Deciding:
             camera = _Camera(begin, fingerprint, saved.run, first_track, self._journal.newest)
             states = saved.states
         else:
-            self._close_left(name)
+            self._close_left(name, saved)
             run = begin.attempt if begin.live else str(self._journal.next_run(name))
             first_track = self._journal.last_tracks().get(name, 0) + 1
             camera = _Camera(begin, fingerprint, run, first_track)
@@ -200,8 +200,8 @@ class Deciding:
             return 0
         return state.first_track
 
-    def _close_left(self, name: str) -> None:
-        """Close the sightings that an earlier attempt or process left open."""
+    def _close_left(self, name: str, saved: Checkpoint | None) -> None:
+        """Close the sightings that an earlier attempt or process left open, and forget its mark."""
         outline = self._journal.checkpoint(outline_key(name))
         left: list[Decided] = []
         if self._decide.sightings.get(name):
@@ -211,7 +211,8 @@ class Deciding:
                 left = self._decide.close_outlined(name, outline.state)
             except RecordError as error:
                 log.warning("camera %s: sightings of the last run stay open: %s", name, error)
-        self._publish(left, {name: None, outline_key(name): None})
+        if left or outline is not None or saved is not None:
+            self._publish(left, {name: None, outline_key(name): None})
 
     # --- works ---
 

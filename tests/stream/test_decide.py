@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from facestream import RecordError
 from facestream.configs.schema import MatchConfig
 from facestream.models.aggregators import make_aggregator
 from facestream.models.search import SearchIndex
@@ -440,3 +442,85 @@ def test_whoever_is_seen_every_sighting_begins_once_and_ends_once(
             by_name.setdefault(event.identity, []).append(event.track)
     for seen in frames:
         assert not any(len(set(tracks) & set(seen)) > 1 for tracks in by_name.values())
+
+
+# --- state as bytes ---
+
+# Of up to three people: who is seen in a frame, how, and whose track ends with it.
+STORIES = st.lists(
+    st.dictionaries(st.integers(1, 3), st.sampled_from([ANNA, BERT, NOBODY, None])),
+    min_size=5,
+    max_size=40,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(story=STORIES)
+def test_decisions_go_on_to_the_bit_from_any_frame(story: list[dict[int, Cosines | None]]) -> None:
+    whole, moved = World(unknown_frames=4), World(unknown_frames=4)
+    ended: set[int] = set()
+    for number, seen in enumerate(story):
+        seen = {track: cosines for track, cosines in seen.items() if track not in ended}
+        over = {track for track in whole.faces if track not in {*seen, *ended} and number % 5 == 4}
+        ended |= over
+        assert moved.show(seen, ended=sorted(over)) == whole.show(seen, ended=sorted(over))
+        state = moved.stage.snapshot("door")
+        assert state == whole.stage.snapshot("door")
+        moved.stage = moved._stage()
+        moved.stage.restore("door", state)
+    assert moved._keep(moved.stage.close("door")) == whole._keep(whole.stage.close("door"))
+    assert moved.stage.sightings["door"] == {} and moved.stage.aggregate.tracks == ()
+
+
+def test_open_sightings_are_closed_as_of_the_frame_that_showed_them_last() -> None:
+    world = World()
+    world.show_often(4, {1: ANNA, 2: NOBODY})
+    world.show_often(2, {1: ANNA})
+    events = [event for event, _ in world.stage.close("door")]
+    unknown, *ends = sorted(events, key=lambda event: event.kind == "sighting.ended")
+    assert isinstance(unknown, Unknown) and unknown.track == 2
+    assert [(e.track, e.frame, e.faces) for e in ends if isinstance(e, SightingEnded)] == [
+        (1, 5, 6),
+        (2, 3, 4),
+    ]
+
+
+def test_an_outline_is_enough_to_close_sightings_with_the_decision_they_had() -> None:
+    world = World()
+    world.show_often(6, {1: ANNA, 2: NOBODY, 3: None})
+    told = [(e.kind, e.track) for e in world.events if isinstance(e, TrackEvent)]
+    assert ("match", 1) in told and ("unknown", 2) not in told
+    closing = world._stage()
+    events = [event for event, _ in closing.close_outlined("door", world.stage.outline("door"))]
+    assert [(e.kind, e.track) for e in events if isinstance(e, TrackEvent)] == [
+        ("sighting.ended", 1),
+        ("unknown", 2),
+        ("sighting.ended", 2),
+        ("sighting.ended", 3),
+    ]
+    ends = [e for e in events if isinstance(e, SightingEnded)]
+    assert [(e.identity, e.reason) for e in ends] == [
+        ("Anna", "matched"),
+        (None, "unknown"),
+        (None, "no usable face"),
+    ]
+    (match,) = (e for e in world.events if isinstance(e, MatchEvent))
+    assert ends[0].score == pytest.approx(match.score)
+    assert ends[0].evidence and ends[0].frames >= match.frames
+    assert closing.sightings["door"] == {} and closing.aggregate.tracks == ()
+
+
+def test_sightings_of_a_forgotten_camera_are_gone_without_a_word() -> None:
+    world = World()
+    world.show_often(4, {1: ANNA})
+    world.stage.forget("door")
+    assert world.stage.close("door") == [] and world.stage.aggregate.tracks == ()
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage", msgspec.msgpack.encode([99, []])])
+def test_other_bytes_are_no_sightings(data: bytes) -> None:
+    world = World()
+    world.show_often(4, {1: ANNA})
+    with pytest.raises(RecordError, match="stored sightings"):
+        world.stage.restore("door", data)
+    assert not world.stage.sightings.get("door")

@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import av
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from facestream import RecordError
 from facestream.configs.schema import DetectConfig, TrackConfig
 from facestream.models.backends import open_session
 from facestream.models.detectors.yunet import YuNet
@@ -380,3 +382,44 @@ def test_three_people_who_turn_round_as_they_leave_are_three_tracks(
     seen = track_clip(clip, open_models.detector, only=turns)
     shown = [{turns.index(turn) for turn in turns for n in of if n in turn} for of in seen.values()]
     assert shown == [{0}, {1}, {2}]
+
+
+# --- state as bytes ---
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    walks=st.lists(st.tuples(coordinate, coordinate, st.floats(-200, 200)), max_size=5),
+    seed=st.integers(0, 2**16),
+)
+def test_a_tracker_goes_on_to_the_bit_from_any_frame(
+    walks: list[tuple[float, float, float]], seed: int
+) -> None:
+    people = [walker(x, y, 40, speed) for x, y, speed in walks]
+    whole, moved = stage(lost_seconds=0.5), stage(lost_seconds=0.5)
+    rng = np.random.default_rng(seed)
+    for sequence, pts in enumerate(clock(12, 4)):
+        shown = [place for path in people if rng.uniform() < 0.8 and (place := path(pts))]
+        faces = tuple(face(*place) for place in shown)
+        detections = Detections(frame_at(pts, sequence), faces)
+        assert summary(moved.process(detections)) == summary(whole.process(detections))
+        state = moved.snapshot("door")
+        assert state == whole.snapshot("door")
+        moved = stage(lost_seconds=0.5)
+        moved.restore("door", state)
+    assert moved.finish("door") == whole.finish("door")
+    assert moved.snapshot("door") == whole.snapshot("door")  # ids go on
+
+
+def test_a_tracker_that_has_seen_nothing_keeps_its_first_id() -> None:
+    tracker = TrackStage(TrackConfig(), "epoch", first_ids={"door": 7})
+    other = stage()
+    other.restore("door", tracker.snapshot("door"))
+    said = follow({"a": lambda t: (300, 300, 40)}, clock(10, 1), other)[1]
+    assert [key.track for tracked in said for key in tracked.started] == [7]
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage", msgspec.msgpack.encode([99, 1, None, []])])
+def test_other_bytes_are_no_tracker(data: bytes) -> None:
+    with pytest.raises(RecordError, match="snapshot"):
+        stage().restore("door", data)
