@@ -88,7 +88,7 @@ class Asker:
         """The next answer that says anything."""
         while True:
             assert self.socket.poll(30_000), "no answer came"
-            answer = msgspec.msgpack.decode(self.socket.recv(), type=Answer)
+            answer: Answer = msgspec.msgpack.decode(self.socket.recv(), type=Answer)
             if not isinstance(answer, ReplayEvents) or answer.payloads:
                 return answer
 
