@@ -47,6 +47,14 @@ def omz_models(assets: Path) -> Iterator[Pack]:
             os.environ["FACESTREAM_MODELS"] = before
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Journals, galleries and keys of whoever runs the tests are neither read nor written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FACESTREAM_DATA", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_thread_left_behind() -> Iterator[None]:
     """A test that leaves a non-daemon thread running fails: it would hang a real shutdown."""
