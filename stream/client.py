@@ -2,159 +2,297 @@
 
     from facestream.stream.client import subscribe
 
-    with subscribe("tcp://127.0.0.1:5555", kinds=["match"]) as events:
+    with subscribe("tcp://127.0.0.1:5555", kinds=["match"], cursor="matches.cursor") as events:
         for event in events:
             print(event.camera, event.identity, event.score)
 
+What is lost on the way is noticed and read again from the publisher's journal (stream/catchup).
 Needs msgspec and pyzmq alone, none of the package's other dependencies.
 """
 
 from __future__ import annotations
 
-import difflib
-import logging
+import asyncio
+import contextlib
 import math
+import os
 import time
-from collections import Counter
-from collections.abc import Callable, Collection
-from typing import Generic, Self, TypeVar
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Literal, Self
 
+import msgspec
 import zmq
-import zmq.asyncio
 
-from .. import ConfigError, PublishError
-from .events import KINDS, TOPIC_ROOT, AnyEvent, EventError, decode, parse_topic
+from .. import ConfigError
+from .arrival import Filter, Skipped, read_event, read_heartbeat
+from .catchup import Catchup
+from .client_errors import EventsLost
+from .client_sockets import ClientSockets, Plain
+from .cursor import Cursor, CursorFile, Position, Step
+from .events import TOPIC_ROOT, UNDECODABLE, AnyEvent, EventError, parse_topic
+from .protocol import HEARTBEAT_ROOT, Answer
 
-log = logging.getLogger(__name__)
-
-# Events that wait for a reader that is busy; beyond this the newest are lost.
-RECEIVE_QUEUE = 10_000
-
-SocketT = TypeVar("SocketT", bound="zmq.Socket[bytes] | zmq.asyncio.Socket")
+After = Cursor | Literal["oldest"] | None
+_ANSWERS = msgspec.msgpack.Decoder(Answer)
+_BEATS = f"{HEARTBEAT_ROOT}/".encode()
+_EVENTS = f"{TOPIC_ROOT}/".encode()
+BUSY_SECONDS, IDLE_SECONDS = 0.1, 1.0
 
 
 def subscribe(
     endpoint: str,
     *,
-    kinds: Collection[str] | None = None,
-    cameras: Collection[str] | None = None,
+    kinds: Collection[str] | str | None = None,
+    cameras: Collection[str] | str | None = None,
     timeout: float | None = None,
-    context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    context: zmq.Context[Any] | None = None,
+    replay: str | None = None,
+    after: After = None,
+    cursor: str | os.PathLike[str] | None = None,
+    key: str | Path | None = None,
+    replay_timeout: float = 10.0,
 ) -> Subscription:
     """Subscribe to events: an iterator, and a context manager that closes it.
 
-    endpoint: where the publisher is bound, e.g. "tcp://127.0.0.1:5555". It need not run yet: events
-    come once it does, and go on after it was restarted. What was published before the connection
-    stood is not delivered.
+    endpoint: where the publisher is bound, e.g. "tcp://127.0.0.1:5555". It need not run yet, and
+    may be restarted: what was missed meanwhile comes from its journal.
     kinds, cameras: deliver these only (one name, or several); None delivers all. Events of the
     publisher itself have the camera "-".
     timeout: end the iteration after so many seconds without an event that was asked for; None waits
     for ever.
     context: only for inproc:// endpoints, which live in one ZeroMQ context; it stays yours.
+    replay: the publisher's replay endpoint (`publish.replay`); None takes the one it has unless
+    configured otherwise: the next port, or the path or name with -replay added.
+    after: where to begin. None: with what comes from now on. "oldest": with the oldest event that
+    the journal holds. A Cursor: behind it.
+    cursor: a file that remembers how far this subscriber came, from one run to the next; `after`
+    counts only while there is none. An event counts as handled once the next one is asked for:
+    whoever is killed in between is given it again. For the same kinds and cameras every time, and
+    for one subscriber at a time.
+    key: the file NAME.key_secret that `facestream keys new NAME` made, for tcp endpoints of a
+    publisher with keys.
+    replay_timeout: seconds that events behind a gap wait for a replay socket that does not answer.
 
-    Raises ConfigError for a kind that does not exist, PublishError for a malformed endpoint.
+    Every event is delivered once. Events of one topic, and without a filter all of them, come in
+    the order of `sequence`; with one, an event that was lost on the way may come after later ones
+    of other topics. A publisher without replay, as of an older version, is noticed by the first
+    gap: that it cannot be filled is logged once and counted in `skipped`.
+
+    Iterating raises EventsLost when events are gone for good, and goes on behind them when it is
+    asked for the next event; KeyRefused, NotAllowed and VersionTooNew, which end it. Raises
+    ConfigError for a kind that does not exist, or a cursor that cannot be used; PublishError for a
+    malformed endpoint or key file.
     Ctrl-C in a loop over it closes it and raises KeyboardInterrupt as usual.
     """
     return Subscription(
-        endpoint, kinds, cameras, timeout, context or zmq.Context(), context is None
+        endpoint,
+        Filter(kinds, cameras),
+        timeout,
+        context,
+        replay=replay,
+        after=after,
+        cursor=cursor,
+        key=key,
+        replay_timeout=replay_timeout,
     )
 
 
 def asubscribe(
     endpoint: str,
     *,
-    kinds: Collection[str] | None = None,
-    cameras: Collection[str] | None = None,
+    kinds: Collection[str] | str | None = None,
+    cameras: Collection[str] | str | None = None,
     timeout: float | None = None,
-    context: zmq.asyncio.Context | None = None,
+    context: zmq.Context[Any] | None = None,
+    replay: str | None = None,
+    after: After = None,
+    cursor: str | os.PathLike[str] | None = None,
+    key: str | Path | None = None,
+    replay_timeout: float = 10.0,
 ) -> AsyncSubscription:
-    """`subscribe` for asyncio: an asynchronous iterator and context manager."""
-    shared = context or zmq.asyncio.Context()
-    return AsyncSubscription(endpoint, kinds, cameras, timeout, shared, context is None)
+    """`subscribe` for asyncio: an asynchronous iterator and context manager.
+
+    context: a zmq.Context or zmq.asyncio.Context.
+    """
+    return AsyncSubscription(
+        endpoint,
+        Filter(kinds, cameras),
+        timeout,
+        context,
+        replay=replay,
+        after=after,
+        cursor=cursor,
+        key=key,
+        replay_timeout=replay_timeout,
+    )
 
 
-class _Subscriber(Generic[SocketT]):
-    """What both kinds of subscription share: the socket, the filter, the count of what was skipped.
+def topic_filters(
+    kinds: Collection[str] | str | None, cameras: Collection[str] | str | None
+) -> list[str]:
+    """Topic prefixes that let through these kinds and cameras; ConfigError for an unknown kind."""
+    return Filter(kinds, cameras).prefixes()
 
-    `skipped` counts messages that this version cannot read by reason ("unknown kind", "newer
-    version", "unreadable"). They are passed over and logged once per reason, so that a publisher
-    that was updated first never stops an older subscriber.
+
+class _Subscriber:
+    """What both kinds of subscription share: everything but the waiting.
+
+    `skipped` counts what could not be used by reason ("unknown kind", "newer version",
+    "unreadable", ...). It is passed over and logged once per reason, so that a publisher that was
+    updated first never stops an older subscriber.
     """
 
     def __init__(
         self,
         endpoint: str,
-        kinds: Collection[str] | None,
-        cameras: Collection[str] | None,
+        wanted: Filter,
         timeout: float | None,
-        context: zmq.Context[SocketT],
-        own_context: bool,
+        context: zmq.Context[Any] | None,
+        *,
+        replay: str | None,
+        after: After,
+        cursor: str | os.PathLike[str] | None,
+        key: str | Path | None,
+        replay_timeout: float,
     ) -> None:
         """Use `subscribe` or `asubscribe`."""
         self.endpoint = endpoint
-        self.skipped: Counter[str] = Counter()
-        kinds = [kinds] if isinstance(kinds, str) else kinds
-        cameras = [cameras] if isinstance(cameras, str) else cameras
-        self._cameras = None if cameras is None else frozenset(cameras)
+        self.skipped = Skipped(endpoint)
         self._timeout = timeout
-        self._context: zmq.Context[SocketT] | None = context if own_context else None
-        self._socket: SocketT | None = None
+        self._file = None if cursor is None else CursorFile(cursor)
+        begin = (self._file.read() if self._file is not None else None) or after
+        if not (begin is None or begin == "oldest" or isinstance(begin, Cursor)):
+            raise ConfigError(f'after must be None, "oldest" or a Cursor, got {begin!r}')
+        self._handled = Position(begin if isinstance(begin, Cursor) else None)
+        self._given: Step | None = None
+        self._own_context: zmq.Context[Plain] | None = None
+        self._sockets: ClientSockets | None = None
+        if context is None:
+            shared = self._own_context = zmq.Context()
+        else:
+            shared = zmq.Context.shadow(context.underlying)
         try:
-            topics = topic_filters(kinds, cameras)
-            self._socket = context.socket(zmq.SUB)
-            self._socket.linger = 0
-            self._socket.rcvhwm = RECEIVE_QUEUE
-            self._socket.ipv6 = endpoint.startswith("tcp://[")
-            for topic in topics:
-                self._socket.subscribe(topic)
-            self._socket.connect(endpoint)
-        except zmq.ZMQError as error:
-            self.close()
-            raise PublishError(
-                f"cannot subscribe to {endpoint!r} ({error.strerror}): expected an endpoint like "
-                "tcp://127.0.0.1:5555 or ipc:///run/facestream/events"
-            ) from error
+            self._sockets = ClientSockets(endpoint, replay, wanted, key, shared)
         except BaseException:
-            self.close()
+            self._disconnect()
             raise
+        self._catchup = Catchup(
+            wanted, begin, self.skipped, replay=self._sockets.replay, patience=replay_timeout
+        )
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """How far the caller has come, for `after` of a later subscription.
+
+        The event that was delivered last counts once the next one is asked for, or `handled` is
+        called. None while nothing is known of the publisher.
+        """
+        return self._handled.cursor()
+
+    def handled(self) -> None:
+        """Count the event that was delivered last as handled, before the next one is asked for.
+
+        For a caller that may not ask again. Raises ConfigError as `close`.
+        """
+        if self._given is not None:
+            self._handled.apply(self._given)
+            self._given = None
+            self._save(time.monotonic())
 
     def close(self) -> None:
-        """Close the socket; closing twice is no error."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        if self._context is not None:
-            self._context.term()
-            self._context = None
+        """Close the sockets and write the cursor file; closing twice is no error.
 
-    def _patience(self) -> Callable[[], int | None]:
-        """Milliseconds left of the timeout, which begins now; None where there is none.
-
-        What is passed over does not begin it anew: a busy neighbour would keep it from ending.
+        Raises ConfigError where the cursor cannot be written.
         """
-        if self._timeout is None:
-            return lambda: None
-        end = time.monotonic() + self._timeout
-        return lambda: math.ceil(max(0.0, end - time.monotonic()) * 1000)
+        self._disconnect()
+        if self._file is not None:
+            self._file.write(self.cursor, time.monotonic())
 
-    def _read(self, frames: list[bytes]) -> AnyEvent | None:
-        """The event in a message; None where it is not ours or cannot be read."""
+    def _disconnect(self) -> None:
+        if self._sockets is not None:
+            self._sockets.close()
+            self._sockets = None
+        if self._own_context is not None:
+            self._own_context.term()
+            self._own_context = None
+
+    def _settle(self) -> float:
+        """Another event is asked for; returns until when it is waited for."""
+        self.handled()
+        return time.monotonic() + (math.inf if self._timeout is None else self._timeout)
+
+    def _save(self, now: float) -> None:
+        if self._file is not None and self._file.due(now):
+            self._file.write(self.cursor, now)
+
+    def _next(self) -> AnyEvent | None:
+        """The next event that is here already. Raises EventsLost."""
+        ready = self._catchup.ready
+        while ready:
+            step = ready.popleft()
+            if step.event is not None or step.error is not None:
+                self._given = step
+                if step.error is not None:
+                    raise step.error
+                return step.event
+            self._handled.apply(step)
+        return None
+
+    def _read(self, sockets: ClientSockets, ready: Collection[Plain]) -> None:
+        """Take in what has come, say what there is to say."""
+        now = time.monotonic()
+        catchup = self._catchup
+        news = sockets.read(ready)
+        if news.connected:
+            catchup.connected()
+        if news.replay_connected:
+            catchup.replay_connected(now)
+        for frames in news.events:
+            self._take(frames, now)
+        for frames in news.answers:
+            try:
+                (payload,) = frames
+                answer = _ANSWERS.decode(payload)
+            except (ValueError, *UNDECODABLE) as error:
+                self.skipped.add("unreadable", f"expected an answer to a replay request: {error}")
+                continue
+            catchup.answer(answer, now)
+        catchup.tick(now)
+        catchup.ask(now, sockets.send)
+        self._save(now)
+
+    def _take(self, frames: list[bytes], now: float) -> None:
+        if len(frames) != 2 or not frames[0].startswith(_EVENTS):
+            self._strange(frames)
+            return
+        topic, payload = frames
+        if topic.startswith(_BEATS):
+            beat = read_heartbeat(payload, self.skipped)
+            if beat is not None:
+                self._catchup.beat(beat, now)
+            return
+        arrival = read_event(payload, self.skipped)
+        if arrival is not None and arrival.topic.encode() == topic:
+            self._catchup.arrive(arrival, now)
+        elif arrival is not None:
+            self.skipped.add("unreadable", f"expected an event on {arrival.topic[:80]!r}")
+
+    def _strange(self, frames: list[bytes]) -> None:
         try:
             if len(frames) != 2:
                 raise EventError(f"expected a topic and a payload, got {len(frames)} frames")
-            # ZeroMQ filters by prefix: who asks for "door" is sent "door2" as well.
-            camera = parse_topic(frames[0]).camera
-            if self._cameras is not None and camera not in self._cameras:
-                return None
-            return decode(frames[1])
+            parse_topic(frames[0])
         except EventError as error:
-            self.skipped[error.reason] += 1
-            if self.skipped[error.reason] == 1:
-                log.warning("%s: skipped a message: %s", self.endpoint, error)
-            return None
+            self.skipped.add(error.reason, error)
+
+    def _wait(self, until: float) -> float:
+        """Seconds to wait for the sockets, at most; 0 once the timeout is over."""
+        most = BUSY_SECONDS if self._catchup.busy() else IDLE_SECONDS
+        return max(0.0, min(most, until - time.monotonic()))
 
 
-class Subscription(_Subscriber["zmq.Socket[bytes]"]):
+class Subscription(_Subscriber):
     """Iterates over events as they come; made by `subscribe`."""
 
     def __iter__(self) -> Self:
@@ -163,12 +301,20 @@ class Subscription(_Subscriber["zmq.Socket[bytes]"]):
 
     def __next__(self) -> AnyEvent:
         """The next event; StopIteration after `timeout` seconds without one, or once closed."""
-        left = self._patience()
         try:
-            while self._socket is not None and self._socket.poll(left()):
-                event = self._read(self._socket.recv_multipart())
+            until, over = self._settle(), False
+            while self._sockets is not None:
+                event = self._next()
                 if event is not None:
                     return event
+                if over:
+                    break
+                ready = self._sockets.poll(self._wait(until))
+                self._read(self._sockets, ready)
+                # What was read but not asked for does not begin the timeout anew.
+                over = time.monotonic() >= until
+        except EventsLost:
+            raise
         except BaseException:
             self.close()
             raise
@@ -184,7 +330,7 @@ class Subscription(_Subscriber["zmq.Socket[bytes]"]):
         self.close()
 
 
-class AsyncSubscription(_Subscriber[zmq.asyncio.Socket]):
+class AsyncSubscription(_Subscriber):
     """Iterates over events as they come, for asyncio; made by `asubscribe`."""
 
     def __aiter__(self) -> Self:
@@ -196,11 +342,23 @@ class AsyncSubscription(_Subscriber[zmq.asyncio.Socket]):
 
         A cancelled wait loses nothing and leaves the subscription open.
         """
-        left = self._patience()
-        while self._socket is not None and await self._socket.poll(left()):
-            event = self._read(await self._socket.recv_multipart(zmq.DONTWAIT))
-            if event is not None:
-                return event
+        await asyncio.sleep(0)  # events that are here already do not keep others from their turn
+        try:
+            until, over = self._settle(), False
+            while self._sockets is not None:
+                event = self._next()
+                if event is not None:
+                    return event
+                if over:
+                    break
+                await _readable(self._sockets, self._wait(until))
+                self._read(self._sockets, self._sockets.poll(0))
+                over = time.monotonic() >= until
+        except (EventsLost, asyncio.CancelledError):
+            raise
+        except BaseException:
+            self.close()
+            raise
         self.close()
         raise StopAsyncIteration
 
@@ -213,18 +371,17 @@ class AsyncSubscription(_Subscriber[zmq.asyncio.Socket]):
         self.close()
 
 
-def topic_filters(kinds: Collection[str] | None, cameras: Collection[str] | None) -> list[str]:
-    """Topic prefixes that let through these kinds and cameras; ConfigError for an unknown kind."""
-    for kind in kinds or ():
-        if kind not in KINDS:
-            near = difflib.get_close_matches(kind, KINDS, n=1)
-            raise ConfigError(
-                f"no kind of event is called {kind!r}"
-                + (f", did you mean {near[0]!r}?" if near else f"; there are {', '.join(KINDS)}")
-            )
-    if kinds is None and cameras is None:
-        return [f"{TOPIC_ROOT}/"]
-    wanted = KINDS if kinds is None else kinds
-    if cameras is None:
-        return [f"{TOPIC_ROOT}/{kind}/" for kind in wanted]
-    return [f"{TOPIC_ROOT}/{kind}/{camera}" for kind in wanted for camera in cameras]
+async def _readable(sockets: ClientSockets, seconds: float) -> None:
+    """Wait until a socket has something to read, or the time is over."""
+    loop = asyncio.get_running_loop()
+    woken = asyncio.Event()
+    # A descriptor of ZeroMQ tells that something changed, and only once: what, the socket says.
+    for number in sockets.descriptors:
+        loop.add_reader(number, woken.set)
+    try:
+        if not sockets.poll(0) and seconds > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(woken.wait(), seconds)
+    finally:
+        for number in sockets.descriptors:
+            loop.remove_reader(number)

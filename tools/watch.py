@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from ..configs.schema import PublishConfig
-from ..stream.client import subscribe
+from ..stream.client import Subscription, subscribe
+from ..stream.client_errors import EventsLost
 from ..stream.events import (
     KINDS,
     AnyEvent,
@@ -55,31 +58,75 @@ def watch(
     timeout: Annotated[
         float | None, typer.Option("--timeout", min=0.0, help="Stop after so many idle seconds.")
     ] = None,
+    from_start: Annotated[
+        bool,
+        typer.Option("--from-start", help="Begin with the oldest event that the journal holds."),
+    ] = False,
+    cursor: Annotated[
+        Path | None,
+        typer.Option(help="File that remembers how far it came: the next run goes on from there."),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="Key file, where the publisher asks for one (`facestream keys new`)."),
+    ] = None,
+    replay: Annotated[
+        str | None,
+        typer.Option(help="Where missed events are asked for, if not beside ENDPOINT."),
+    ] = None,
 ) -> None:
     """Print the events of a running facestream, one a line.
 
-    It waits for a publisher that is not there yet and stays through restarts; Ctrl-C ends it.
+    It waits for a publisher that is not there yet and stays through restarts; Ctrl-C ends it. What
+    is lost on the way is read again from the publisher's journal. What the journal no longer holds
+    is told on stderr, and the exit code is then 7.
 
     Example: facestream watch --kind match --kind match.revised --camera entrance
 
-    For scripts: facestream watch --json --count 1 --timeout 60
+    For scripts: facestream watch --json --from-start --cursor events.cursor --timeout 60
     """
     # Wide and unwrapped: one event is one line, in a pipe as well.
     console = Console(soft_wrap=True, highlight=False)
-    left = count
-    with subscribe(endpoint, kinds=kind or None, cameras=camera or None, timeout=timeout) as events:
+    subscription = subscribe(
+        endpoint,
+        kinds=kind or None,
+        cameras=camera or None,
+        timeout=timeout,
+        after="oldest" if from_start else None,
+        cursor=cursor,
+        key=key,
+        replay=replay,
+    )
+    with subscription as events:
         Console(stderr=True, highlight=False).print(
             Text(f"listening on {endpoint}; Ctrl-C ends", "dim")
         )
-        for event in events:
+        left, lost = count, False
+        for event in _all(events):
+            if isinstance(event, EventsLost):
+                typer.echo(f"facestream: {event}", err=True)
+                lost = True
+                continue
             if json:
                 typer.echo(encode(event, "json"))
             else:
                 console.print(format_event(event))
-            if left is not None:
-                left -= 1
-                if left == 0:
-                    return
+            events.handled()
+            left = None if left is None else left - 1
+            if left == 0:
+                break
+    if lost:
+        raise typer.Exit(EventsLost.exit_code)
+
+
+def _all(events: Subscription) -> Iterator[AnyEvent | EventsLost]:
+    """Events, and what is missing between them."""
+    while True:
+        try:
+            yield from events
+            return
+        except EventsLost as error:
+            yield error
 
 
 def format_event(event: AnyEvent) -> Text:

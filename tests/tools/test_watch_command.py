@@ -15,8 +15,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from facestream import ConfigError
+from facestream import ConfigError, PublishError
 from facestream.configs.schema import PublishConfig
+from facestream.stream.cursor import Cursor, CursorFile
 from facestream.stream.events import KINDS, decode
 from facestream.stream.journal import Journal
 from facestream.stream.publish import Publisher
@@ -37,8 +38,12 @@ def endpoint(tmp_path: Path) -> Iterator[str]:
     ):
 
         def work() -> None:
+            number = 0
             while not stop.wait(0.02):
-                publisher.publish_many(examples())
+                number += 1
+                publisher.publish_many(
+                    [msgspec.structs.replace(e, id=f"{number}-{e.kind}") for e in examples()]
+                )
 
         thread = threading.Thread(target=work)
         thread.start()
@@ -78,6 +83,64 @@ def test_kinds_and_cameras_are_filtered(endpoint: str) -> None:
 
 def test_it_ends_when_nothing_comes() -> None:
     assert output("tcp://127.0.0.1:9", "--timeout", "0.1") == []
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Iterator[Publisher]:
+    """A publisher that has published one event of every kind and is silent."""
+    config = PublishConfig("tcp://127.0.0.1:*", heartbeat_seconds=0.1)
+    with (
+        Journal.open(tmp_path / "journal.db") as journal,
+        Publisher(journal, config) as publisher,
+    ):
+        publisher.publish_many(examples())
+        yield publisher
+
+
+def sequences(lines: list[str]) -> list[int]:
+    return [json.loads(line)["sequence"] for line in lines]
+
+
+def test_from_the_start_and_from_where_the_last_run_ended(
+    stored: Publisher, tmp_path: Path
+) -> None:
+    cursor = ["--from-start", "--cursor", str(tmp_path / "watch.cursor")]
+    arguments = [stored.endpoint, "--json", "--timeout", "30", *cursor]
+    assert sequences(output(*arguments, "--count", "2")) == [1, 2]
+    assert sequences(output(*arguments, "--count", "3")) == [3, 4, 5]
+
+
+def test_the_replay_endpoint_can_be_named(tmp_path: Path) -> None:
+    config = PublishConfig(f"ipc://{tmp_path}/events", replay=f"ipc://{tmp_path}/asked")
+    with (
+        Journal.open(tmp_path / "journal.db") as journal,
+        Publisher(journal, config) as publisher,
+    ):
+        publisher.publish_many(examples())
+        arguments = ["--json", "--from-start", "--count", "1", "--timeout", "30"]
+        assert sequences(output(config.endpoint, "--replay", config.replay, *arguments)) == [1]
+
+
+def test_what_the_journal_no_longer_holds_is_told(stored: Publisher, tmp_path: Path) -> None:
+    cursor = tmp_path / "watch.cursor"
+    CursorFile(cursor).write(Cursor("another", 3), 0.0)
+    arguments = [stored.endpoint, "--json", "--cursor", str(cursor), "--timeout", "30"]
+    done = CliRunner().invoke(app, [*arguments, "--count", "2"])
+    assert done.exit_code == 7
+    assert sequences(done.stdout.splitlines()) == [1, 2]
+    (line,) = [line for line in done.stderr.splitlines() if "lost" in line]
+    assert line.startswith("facestream: events after 3 (epoch another) are lost")
+
+
+def test_a_damaged_cursor_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "watch.cursor").write_text("{")
+    with pytest.raises(ConfigError, match="delete this one to begin anew"):
+        output("tcp://127.0.0.1:9", "--cursor", str(tmp_path / "watch.cursor"))
+
+
+def test_a_key_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match="cannot be read"):
+        output("tcp://127.0.0.1:9", "--key", str(tmp_path / "me.key_secret"))
 
 
 def test_an_unknown_kind_names_the_nearest() -> None:
