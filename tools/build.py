@@ -56,6 +56,18 @@ class Parts:
 
     def pipeline(self, watchers: Sequence[Watcher] = ()) -> Pipeline:
         """A pipeline over these parts."""
+        return Pipeline(
+            self.config,
+            self.pack,
+            self.match,
+            self.aggregate(),
+            self.publisher,
+            self.known,
+            watchers,
+        )
+
+    def aggregate(self) -> AggregateStage:
+        """A stage that fuses as the configuration and the pack say."""
         fuse = self.config.fuse
         card = self.pack.card
         aggregator = make_aggregator(
@@ -63,10 +75,7 @@ class Parts:
             dimension=card.embedder.dimension,
             head_path=self.pack.caface_head,
         )
-        aggregate = AggregateStage(aggregator, fuse.evidence)
-        return Pipeline(
-            self.config, self.pack, self.match, aggregate, self.publisher, self.known, watchers
-        )
+        return AggregateStage(aggregator, fuse.evidence)
 
     def __enter__(self) -> Parts:
         """Use as a context manager."""

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
@@ -19,7 +19,6 @@ from ..configs.schema import CameraConfig, Config
 
 if TYPE_CHECKING:
     from ..models.pack import Pack
-    from ..stream.pipeline import Pipeline
     from ..stream.totals import Totals
     from ..stream.watcher import Watcher
     from .build import Parts
@@ -155,11 +154,15 @@ def execute(
 ) -> Totals:
     """Run a configuration with the watchers it asks for; Ctrl-C ends it cleanly.
 
-    pack: one that is open already. quiet: no live table. note: what the page says of the clip.
+    pack: one that is open already, for a run in this thread. quiet: no live table. note: what the
+    page says of the clip.
     """
     from .build import Parts
     from .page import ReportPage
+    from .topology import has_nodes, run_nodes
 
+    if has_nodes(config):
+        return run_nodes(config, quiet=quiet, note=note)
     with Parts(config, pack) as parts:
         if parts.enrolment is not None:
             for refusal in parts.enrolment.refusals:
@@ -180,12 +183,20 @@ def execute(
             ) from error
 
 
+class Stoppable(Protocol):
+    """What runs until it is asked to end."""
+
+    def stop(self) -> None:
+        """Ask it to; safe from a signal handler."""
+        ...
+
+
 @contextlib.contextmanager
-def interruptible(pipeline: Pipeline) -> Iterator[None]:
-    """Let the first Ctrl-C (or SIGTERM) end the pipeline cleanly, the second at once."""
+def interruptible(running: Stoppable) -> Iterator[None]:
+    """Let the first Ctrl-C (or SIGTERM) end what runs cleanly, the second at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        pipeline.stop()
+        running.stop()
         for caught, previous in before.items():
             signal.signal(caught, previous)
 
