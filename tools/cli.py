@@ -8,7 +8,7 @@ import sys
 import typer
 
 from .. import FacestreamError, __version__
-from . import bench, demo, doctor, enroll, gallery, keys, models, run, train, watch
+from . import bench, demo, doctor, enroll, gallery, keys, models, node, run, train, watch
 
 app = typer.Typer(
     help="Real-time face recognition for video: cameras in, identity events out.",
@@ -20,6 +20,7 @@ app = typer.Typer(
 
 app.command()(demo.demo)
 app.command()(run.run)
+app.command()(node.node)
 app.command()(enroll.enroll)
 app.add_typer(gallery.app, name="gallery")
 app.add_typer(keys.app, name="keys")
