@@ -13,10 +13,10 @@ Needs msgspec and pyzmq alone, none of the package's other dependencies.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -166,6 +166,9 @@ class _Subscriber:
             raise ConfigError(f'after must be None, "oldest" or a Cursor, got {begin!r}')
         self._handled = Position(begin if isinstance(begin, Cursor) else None)
         self._given: Step | None = None
+        self._events: deque[list[bytes]] = deque()
+        self._answers: deque[list[bytes]] = deque()
+        self._now = 0.0
         self._own_context: zmq.Context[Plain] | None = None
         self._sockets: ClientSockets | None = None
         if context is None:
@@ -227,42 +230,53 @@ class _Subscriber:
             self._file.write(self.cursor, now)
 
     def _next(self) -> AnyEvent | None:
-        """The next event that is here already. Raises EventsLost."""
-        ready = self._catchup.ready
-        while ready:
-            step = ready.popleft()
-            if step.event is not None or step.error is not None:
-                self._given = step
-                if step.error is not None:
-                    raise step.error
-                return step.event
-            self._handled.apply(step)
-        return None
+        """The next event that is here already; None when all of it is read. Raises EventsLost."""
+        ready, events, answers = self._catchup.ready, self._events, self._answers
+        while True:
+            while ready:
+                step = ready.popleft()
+                if step.event is not None or step.error is not None:
+                    self._given = step
+                    if step.error is not None:
+                        raise step.error
+                    return step.event
+                self._handled.apply(step)
+            # One at a time: events that wait are bytes, which cost least.
+            if events:
+                self._take(events.popleft())
+            elif answers:
+                self._take_answer(answers.popleft())
+            else:
+                return None
 
-    def _read(self, sockets: ClientSockets, ready: Collection[Plain]) -> None:
-        """Take in what has come, say what there is to say."""
+    def _speak(self, sockets: ClientSockets) -> None:
+        """Before a wait: ask for what is missing, keep the cursor."""
         now = time.monotonic()
-        catchup = self._catchup
-        news = sockets.read(ready)
-        if news.connected:
-            catchup.connected()
-        if news.replay_connected:
-            catchup.replay_connected(now)
-        for frames in news.events:
-            self._take(frames, now)
-        for frames in news.answers:
-            try:
-                (payload,) = frames
-                answer = _ANSWERS.decode(payload)
-            except (ValueError, *UNDECODABLE) as error:
-                self.skipped.add("unreadable", f"expected an answer to a replay request: {error}")
-                continue
-            catchup.answer(answer, now)
-        catchup.tick(now)
-        catchup.ask(now, sockets.send)
+        self._catchup.tick(now)
+        self._catchup.ask(now, sockets.send)
         self._save(now)
 
-    def _take(self, frames: list[bytes], now: float) -> None:
+    def _read(self, sockets: ClientSockets, ready: Collection[Plain]) -> None:
+        """Read what has come."""
+        news = sockets.read(ready)
+        self._now = time.monotonic()
+        if news.connected:
+            self._catchup.connected()
+        if news.replay_connected:
+            self._catchup.replay_connected(self._now)
+        self._events.extend(news.events)
+        self._answers.extend(news.answers)
+
+    def _take_answer(self, frames: list[bytes]) -> None:
+        try:
+            (payload,) = frames
+            answer = _ANSWERS.decode(payload)
+        except (ValueError, *UNDECODABLE) as error:
+            self.skipped.add("unreadable", f"expected an answer to a replay request: {error}")
+            return
+        self._catchup.answer(answer, self._now)
+
+    def _take(self, frames: list[bytes]) -> None:
         if len(frames) != 2 or not frames[0].startswith(_EVENTS):
             self._strange(frames)
             return
@@ -270,11 +284,11 @@ class _Subscriber:
         if topic.startswith(_BEATS):
             beat = read_heartbeat(payload, self.skipped)
             if beat is not None:
-                self._catchup.beat(beat, now)
+                self._catchup.beat(beat, self._now)
             return
         arrival = read_event(payload, self.skipped)
         if arrival is not None and arrival.topic.encode() == topic:
-            self._catchup.arrive(arrival, now)
+            self._catchup.arrive(arrival, self._now)
         elif arrival is not None:
             self.skipped.add("unreadable", f"expected an event on {arrival.topic[:80]!r}")
 
@@ -309,6 +323,7 @@ class Subscription(_Subscriber):
                     return event
                 if over:
                     break
+                self._speak(self._sockets)
                 ready = self._sockets.poll(self._wait(until))
                 self._read(self._sockets, ready)
                 # What was read but not asked for does not begin the timeout anew.
@@ -351,7 +366,8 @@ class AsyncSubscription(_Subscriber):
                     return event
                 if over:
                     break
-                await _readable(self._sockets, self._wait(until))
+                self._speak(self._sockets)
+                await self._sockets.wait(self._wait(until))
                 self._read(self._sockets, self._sockets.poll(0))
                 over = time.monotonic() >= until
         except (EventsLost, asyncio.CancelledError):
@@ -369,19 +385,3 @@ class AsyncSubscription(_Subscriber):
     async def __aexit__(self, *_: object) -> None:
         """Close."""
         self.close()
-
-
-async def _readable(sockets: ClientSockets, seconds: float) -> None:
-    """Wait until a socket has something to read, or the time is over."""
-    loop = asyncio.get_running_loop()
-    woken = asyncio.Event()
-    # A descriptor of ZeroMQ tells that something changed, and only once: what, the socket says.
-    for number in sockets.descriptors:
-        loop.add_reader(number, woken.set)
-    try:
-        if not sockets.poll(0) and seconds > 0:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(woken.wait(), seconds)
-    finally:
-        for number in sockets.descriptors:
-            loop.remove_reader(number)

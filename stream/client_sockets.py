@@ -5,6 +5,8 @@ Needs pyzmq and msgspec alone.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 import struct
 from collections.abc import Collection, Iterator
@@ -37,6 +39,7 @@ STANDS = zmq.EVENT_HANDSHAKE_SUCCEEDED
 REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH
 MISMATCH = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 BROKEN = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+DONTWAIT = int(zmq.DONTWAIT)  # the flag itself costs a call for every message
 _ENCODER = msgspec.msgpack.Encoder()
 
 Plain = zmq.Socket[bytes]
@@ -83,7 +86,7 @@ class ClientSockets:
             self._poller = zmq.Poller()
             for socket in self._open:
                 self._poller.register(socket, zmq.POLLIN)
-            self.descriptors: list[int] = [socket.fileno() for socket in self._open]
+            self._descriptors = [socket.fileno() for socket in self._open]
             self.events.connect(self.endpoint)
             self.answers.connect(self.replay)
         except zmq.ZMQError as error:
@@ -99,6 +102,21 @@ class ClientSockets:
     def poll(self, seconds: float) -> list[Plain]:
         """Wait for something to read; returns the sockets that have it."""
         return [socket for socket, _ in self._poller.poll(math.ceil(seconds * 1000))]
+
+    async def wait(self, seconds: float) -> None:
+        """Wait in asyncio until there is something to read, or the time is over."""
+        loop = asyncio.get_running_loop()
+        woken = asyncio.Event()
+        # A descriptor of ZeroMQ tells that something changed, and only once: what, `poll` says.
+        for number in self._descriptors:
+            loop.add_reader(number, woken.set)
+        try:
+            if not self.poll(0) and seconds > 0:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(woken.wait(), seconds)
+        finally:
+            for number in self._descriptors:
+                loop.remove_reader(number)
 
     def read(self, ready: Collection[Plain]) -> News:
         """Read what has come. ready: what `poll` returned.
@@ -116,7 +134,7 @@ class ClientSockets:
     def send(self, question: Question) -> bool:
         """Send to the replay socket; False while nobody is connected."""
         try:
-            self.answers.send(_ENCODER.encode(question), zmq.DONTWAIT)
+            self.answers.send(_ENCODER.encode(question), DONTWAIT)
         except zmq.Again:
             return False
         return True
@@ -200,7 +218,7 @@ def _lock(socket: Plain, key: Pair) -> None:
 def _read(socket: Plain) -> Iterator[list[bytes]]:
     for _ in range(READ_MOST):
         try:
-            yield socket.recv_multipart(zmq.DONTWAIT)
+            yield socket.recv_multipart(DONTWAIT)
         except zmq.Again:
             return
 
