@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from operator import methodcaller
 from typing import Literal
 
@@ -24,6 +23,7 @@ from ..models.card import Card
 from .aggregate import AggregateStage
 from .decide import Decided, DecideStage
 from .events import CameraState, System, TrackEvent, event_id
+from .fingerprint import settings_digest
 from .flow import (
     Begin,
     Done,
@@ -49,6 +49,9 @@ from .totals import Totals
 from .watcher import SourceInfo, Watcher
 from .workers import Frames
 
+MARK_SECONDS = 1.0
+"""A mark that no event is stored with waits up to this long for one: each storing costs a sync."""
+
 log = logging.getLogger(__name__)
 
 
@@ -56,7 +59,8 @@ log = logging.getLogger(__name__)
 class _Camera:
     """A camera's newest attempt. told: its state events so far; reached, answered: positions.
 
-    repeats: sequence of the last event that a resumed run may repeat; None once one was new.
+    repeats: sequence of the last event that a resumed run may repeat; None once one was new. mark:
+    the newest one, until it is stored; marked_at: when one was, in seconds of a steady clock.
     """
 
     begin: Begin
@@ -64,6 +68,8 @@ class _Camera:
     run: str
     first_track: int
     repeats: int | None = None
+    mark: Checkpoint | None = None
+    marked_at: float | None = None
     told: int = 0
     reached: int = -1
     answered: int = -1
@@ -238,7 +244,7 @@ class Deciding:
             self._publish_tracks(camera, ended)
             return  # the work that ended the tracks comes next, at the same position
         elif isinstance(item, Mark):
-            self._publish([], {work.camera: self._mark(camera, item)})
+            self._mark(camera, item)
         elif isinstance(item, Finish):
             self._finish(camera, item)
         else:
@@ -279,7 +285,7 @@ class Deciding:
             frames=change.frames,
             dropped=dict(change.dropped),
         )
-        self._publish([Decided(event, None)])
+        self._publish([Decided(event, None)], self._take_mark(camera))
 
     def _finish(self, camera: _Camera, item: Finish) -> None:
         name = camera.begin.camera
@@ -287,10 +293,24 @@ class Deciding:
         self.totals.dropped[name] = dict(item.dropped)
         self._publish(self._decide.close(name), {name: None, outline_key(name): None})
 
-    def _mark(self, camera: _Camera, mark: Mark) -> Checkpoint:
+    def _mark(self, camera: _Camera, mark: Mark) -> None:
+        """Remember a point to resume from; store it with the next event, or soon without one."""
         sightings = self._decide.snapshot(camera.begin.camera)
         state = msgspec.msgpack.encode(_State(camera.first_track, sightings))
-        return Checkpoint(camera.fingerprint, camera.run, camera.begin.live, state, mark.states)
+        camera.mark = Checkpoint(
+            camera.fingerprint, camera.run, camera.begin.live, state, mark.states
+        )
+        stored_at = camera.marked_at
+        if stored_at is None or time.monotonic() - stored_at >= MARK_SECONDS:
+            self._publish([], self._take_mark(camera))
+
+    def _take_mark(self, camera: _Camera) -> dict[str, Checkpoint | None]:
+        """The mark that is to be stored, if there is one."""
+        mark, camera.mark = camera.mark, None
+        if mark is None:
+            return {}
+        camera.marked_at = time.monotonic()
+        return {camera.begin.camera: mark}
 
     def _outline(self, camera: _Camera) -> dict[str, Checkpoint | None]:
         """What to store so that whoever is in view now can be closed by another process."""
@@ -329,10 +349,11 @@ class Deciding:
         """
         if not decided:
             return
+        mark = self._take_mark(camera)
         if camera.repeats is None:
-            self._publish(decided, self._outline(camera))
+            self._publish(decided, {**mark, **self._outline(camera)})
             return
-        newest = self._publish(decided)
+        newest = self._publish(decided, mark)
         if newest > camera.repeats:
             camera.repeats = None
             self._publish([], self._outline(camera))
@@ -371,21 +392,3 @@ class Deciding:
 def outline_key(camera: str) -> str:
     """Where the journal keeps a camera's outline, beside its mark; no camera's name has a slash."""
     return f"{camera}/open"
-
-
-def settings_digest(config: Config, card: Card) -> str:
-    """32 hexadecimal digits that change with whatever changes decisions, the gallery excepted.
-
-    Batch sizes and devices are left out: they do not.
-    """
-    detect, fitted = config.detect, (card.fusion, card.ida, card.decision)
-    content = msgspec.msgpack.encode(
-        (
-            __version__,
-            (detect.score, detect.longest_side, detect.smallest_face),
-            (config.track, config.fuse, config.match),
-            (card.name, {key: file.sha256 for key, file in card.files.items()}),
-            (card.detector, card.embedder, card.quality, fitted),
-        )
-    )
-    return blake2b(content, digest_size=16).hexdigest()

@@ -12,23 +12,20 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from .. import ConfigError, RecordError, SourceMissing
+from .. import ConfigError, RecordError
 from ..configs.schema import CameraConfig, Config
 from .camera import Item
 from .feed import Feeds
+from .fingerprint import source_fingerprint
 from .flow import Begin, Done, Down, Finish, Mark, Restart, Resume, StateChange, Up, Work
 from .flow import Item as Part
-from .images import list_images
 from .meter import Meter
 from .records import Frame
-from .redact import redact_address
-from .source import is_live, kind_of, path_of
+from .source import is_live
 from .watcher import SourceInfo
 
 ANSWER_SECONDS = 0.005
@@ -142,7 +139,7 @@ class Reading:
         self.feeds.open()
         for camera in self._cameras.values():
             if not camera.live:
-                camera.fingerprint = fingerprint(camera.config)
+                camera.fingerprint = source_fingerprint(camera.config)
             camera.begin()
 
     def receive(self, wait: float) -> list[Down]:
@@ -276,29 +273,6 @@ class Reading:
         else:
             self.feeds.renew(restart.camera)
         camera.begin()
-
-
-def fingerprint(camera: CameraConfig) -> str:
-    """What a recorded camera reads and how, as 32 hexadecimal digits.
-
-    Files count with their size and time of change. A device gives other pictures every time: so
-    does this. Raises SourceMissing where a file cannot be looked at.
-    """
-    kind = kind_of(camera.url)
-    files: list[tuple[str, int, int]] = []
-    if kind in ("video", "images"):
-        path = Path(path_of(camera.url))
-        try:
-            for file in list_images(path) if kind == "images" else [path]:
-                found = file.stat()
-                files.append((file.name, found.st_size, found.st_mtime_ns))
-        except OSError as error:
-            where = redact_address(str(path))
-            raise SourceMissing(f"{where}: cannot be looked at ({error.strerror})") from error
-    once = secrets.token_hex(16) if kind == "device" else ""
-    how = (camera.stride, camera.region, camera.fps)
-    content = msgspec.msgpack.encode((camera.url, how, files, once))
-    return blake2b(content, digest_size=16).hexdigest()
 
 
 def _read_state(data: bytes) -> _State:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from facestream import RecordError
-from facestream.configs.schema import CameraConfig, Config, FuseConfig, MatchConfig, PublishConfig
+from facestream.configs.schema import CameraConfig, Config, MatchConfig, PublishConfig
 from facestream.models.aggregators import make_aggregator
 from facestream.models.card import Card
 from facestream.models.search import SearchIndex
 from facestream.models.store import load_card
+from facestream.stream import deciding
 from facestream.stream.aggregate import AggregateStage
-from facestream.stream.deciding import Deciding, outline_key, settings_digest
+from facestream.stream.deciding import Deciding, outline_key
 from facestream.stream.events import AnyEvent, CameraState, SightingEnded, TrackEvent
 from facestream.stream.flow import (
     Begin,
@@ -136,6 +137,11 @@ def card() -> Card:
 def journal(tmp_path: Path) -> Iterator[Journal]:
     with Journal.open(tmp_path / "journal.db") as opened:
         yield opened
+
+
+@pytest.fixture(autouse=True)
+def marks_are_stored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deciding, "MARK_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -315,6 +321,27 @@ def test_states_of_a_camera_are_counted_within_the_run(told: Told) -> None:
     assert told.deciding.totals.dropped["door"] == {"corrupt": 1}
 
 
+def test_marks_in_quick_succession_wait_for_an_event_to_be_stored_with(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deciding, "MARK_SECONDS", 1e6)
+
+    def stored() -> dict[str, bytes]:
+        checkpoint = told.journal.checkpoint("door")
+        assert checkpoint is not None
+        return checkpoint.states
+
+    told.begin("a1")
+    for number in (b"0", b"1", b"2"):
+        told.give(Mark({"source": number}))
+    assert stored() == {"source": b"0"}  # the first is: it says when the run began
+    told.say("running")
+    assert stored() == {"source": b"2"}
+    told.give(Mark({"source": b"3"}))
+    told.show(1)
+    assert stored() == {"source": b"3"}
+
+
 # --- live ---
 
 
@@ -351,17 +378,3 @@ def test_a_camera_may_change_from_live_to_recorded(journal: Journal, card: Card)
     resume = Told(journal, card).begin("a2")
     assert (resume.run, resume.first_track, resume.states) == ("1", 2, {})
     assert told.kinds()[-1] == ("sighting.ended", 1)
-
-
-# --- settings ---
-
-
-def test_the_digest_of_settings_changes_with_what_changes_decisions(card: Card) -> None:
-    config = Config(cameras=())
-    digest = settings_digest(config, card)
-    assert digest == settings_digest(Config(cameras=(CameraConfig("a", "x"),)), card)
-    others: Sequence[Config] = (
-        Config(cameras=(), match=MatchConfig(threshold=0.4)),
-        Config(cameras=(), fuse=FuseConfig("mean")),
-    )
-    assert len({digest, *(settings_digest(other, card) for other in others)}) == 3
