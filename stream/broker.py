@@ -195,8 +195,8 @@ class Broker:
                 return
             now = time.monotonic()
             self._subscriptions.receive()
-            self._replay.receive(now)
-            more = self._replay.send(now)
+            self._replay.receive()
+            more = self._replay.send()
             if now >= heartbeat:
                 self._send_heartbeats()
                 heartbeat = now + self._config.heartbeat_seconds

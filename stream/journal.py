@@ -25,10 +25,10 @@ from .events import AnyEvent, EventError, TrackEvent, decode, encode
 from .journal_file import BUSY_SECONDS, connect, explained, take_lock
 
 READ_PAGE = 500
-EXPIRE_PAGE = 500
+EXPIRE_PAGE = 200
 # Free pages that a journal keeps for the events to come: a tenth of it, and never less than 1 MiB.
 SPARE_PAGES = 256
-GIVE_BACK_PAGES = 512
+GIVE_BACK_PAGES = 256
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -336,8 +336,8 @@ class Journal:
             (shrinks,) = self._db.execute("PRAGMA auto_vacuum").fetchone()
             pages = min(free - max(SPARE_PAGES, pages // 10), GIVE_BACK_PAGES)
             if shrinks and pages > 0:
-                # Each row fetched frees one page.
-                self._db.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+                # A row without columns per page: only a script is run through to its end.
+                self._db.executescript(f"PRAGMA incremental_vacuum({pages})")
                 return True
             if finished and self._unscrubbed:
                 self._scrub()

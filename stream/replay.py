@@ -7,6 +7,7 @@ a long one nor many of them keep the others waiting; a peer that does not read h
 from __future__ import annotations
 
 import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -38,9 +39,9 @@ QUESTIONS_MOST = 100
 REQUESTS_MOST = 64
 TOPICS_MOST = 1000
 CREDIT_MOST = 2**31
-SEND_QUEUE = 4
+SEND_QUEUE = 8
 """Pages that wait for one peer."""
-RETRY_SECONDS = 0.05
+RETRY_FIRST, RETRY_MOST = 0.002, 0.1  # seconds
 PROBE_SECONDS = 10.0
 
 
@@ -56,6 +57,7 @@ class _Request(msgspec.Struct):
     unsent: bytes | None = None
     over: bool = False
     not_before: float = 0.0
+    pause: float = RETRY_FIRST
 
 
 class _Header(msgspec.Struct):
@@ -86,8 +88,8 @@ class ReplayServer:
         self._refusals = refusals
         self._open: OrderedDict[bytes, _Request] = OrderedDict()
 
-    def receive(self, now: float) -> None:
-        """Read the questions that have come. now: on the monotonic clock, in seconds."""
+    def receive(self) -> None:
+        """Read the questions that have come."""
         for _ in range(QUESTIONS_MOST):
             try:
                 peer, frame, parts = _receive(self._socket)
@@ -96,21 +98,22 @@ class ReplayServer:
             user, source = sender(frame)
             question = self._read(peer, frame.bytes, parts, source)
             if isinstance(question, ReplayRequest):
-                self._begin(peer, question, user, source, now)
+                self._begin(peer, question, user, source)
             elif question is not None:
                 self._change(peer, question)
 
-    def send(self, now: float) -> float:
+    def send(self) -> float:
         """Send a page to each of a few requests; seconds until there may be more to send."""
+        now = time.monotonic()
         for peer in list(self._open)[:ROUND]:
             self._open.move_to_end(peer)
             request = self._open[peer]
             if request.unsent is not None and request.not_before <= now:
-                self._send(peer, request, request.unsent, now)
+                self._send(peer, request, request.unsent)
             elif request.unsent is None:
                 answer = self._next(request, now)
                 if answer is not None:
-                    self._send(peer, request, _ENCODER.encode(answer), now)
+                    self._send(peer, request, _ENCODER.encode(answer))
         return min((self._wait(request, now) for request in self._open.values()), default=math.inf)
 
     def _wait(self, request: _Request, now: float) -> float:
@@ -139,9 +142,7 @@ class ReplayServer:
             return None
         return question
 
-    def _begin(
-        self, peer: bytes, question: ReplayRequest, user: str, source: str, now: float
-    ) -> None:
+    def _begin(self, peer: bytes, question: ReplayRequest, user: str, source: str) -> None:
         self._open.pop(peer, None)  # a new request takes the place of the one before it
         objection = _malformed(question) or self._no_right(question, user)
         if objection is not None:
@@ -157,7 +158,7 @@ class ReplayServer:
             topics=question.topics,
             position=question.after,
             credit=min(question.credit, CREDIT_MOST),
-            probed=now,
+            probed=time.monotonic(),
             head=journal.newest if question.after == journal.newest else None,
         )
 
@@ -225,19 +226,27 @@ class ReplayServer:
             return None  # none passed the filter so far, or Done is next
         return ReplayEvents(number=request.number, payloads=tuple(payloads))
 
-    def _send(self, peer: bytes, request: _Request, payload: bytes, now: float) -> None:
+    def _send(self, peer: bytes, request: _Request, payload: bytes) -> None:
+        sent = self._try(peer, payload)
+        if sent is False:
+            request.unsent, request.not_before = payload, time.monotonic() + request.pause
+            request.pause = min(2 * request.pause, RETRY_MOST)
+            return
+        request.unsent, request.pause = None, RETRY_FIRST
+        if sent is None or request.over:
+            del self._open[peer]
+
+    def _try(self, peer: bytes, payload: bytes) -> bool | None:
+        """Whether a peer's queue took an answer; None where the peer has gone."""
         try:
             self._socket.send_multipart([peer, payload], zmq.DONTWAIT)
         except zmq.Again:
-            request.unsent, request.not_before = payload, now + RETRY_SECONDS
-            return
+            return False
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
-            request.over = True  # the peer has gone
-        request.unsent = None
-        if request.over:
-            del self._open[peer]
+            return None
+        return True
 
     def _too_new(self, peer: bytes, number: int, version: int, source: str) -> None:
         detail = f"expected protocol version {PROTOCOL_VERSION}, got {version}: update facestream"
@@ -250,12 +259,13 @@ class ReplayServer:
         self._tell(peer, self._refusal(number, reason, detail, oldest))
 
     def _tell(self, peer: bytes, refusal: ReplayRefused) -> None:
-        try:
-            self._socket.send_multipart([peer, _ENCODER.encode(refusal)], zmq.DONTWAIT)
-        except zmq.ZMQError as error:
-            # Gone, or it has not read the last few answers either.
-            if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
-                raise
+        """Send a refusal, later if need be; what is open for its peer stays."""
+        if peer in self._open or len(self._open) >= 2 * REQUESTS_MOST:
+            self._try(peer, _ENCODER.encode(refusal))
+            return
+        over = _Request(refusal.number, (), 0, 0, probed=time.monotonic(), over=True)
+        self._open[peer] = over
+        self._send(peer, over, _ENCODER.encode(refusal))
 
     def _expired(self, number: int, after: int, oldest: int) -> ReplayRefused:
         detail = f"events up to {oldest - 1} were deleted, and those after {after} were asked for"
