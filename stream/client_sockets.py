@@ -173,14 +173,10 @@ class ClientSockets:
                 raise self._refused(self.endpoint)
             elif what == MISMATCH:
                 raise self._mismatch(value)
-            elif what == BROKEN and self._key is not None:
+            elif what == BROKEN:
                 self._broken += 1
                 if self._broken >= BROKEN_HANDSHAKES:
-                    raise KeyRefused(
-                        f"{self.endpoint} breaks off every handshake: the key {self._key.name!r} "
-                        "was made for another publisher, or this is none; get a key file from "
-                        "who runs it"
-                    )
+                    raise self._broken_off()
         return connected
 
     def _look_at_replay(self, monitor: Plain) -> bool:
@@ -197,6 +193,17 @@ class ClientSockets:
             f"{endpoint} refuses the key{name}: it was revoked, is not for subscribers, or is "
             "another publisher's; ask who runs it for a new one (`facestream keys new NAME`)"
         )
+
+    def _broken_off(self) -> KeyRefused:
+        why = (
+            "it asks for a key, or is no publisher of facestream; name your key file (key=, --key)"
+        )
+        if self._key is not None:
+            why = (
+                f"the key {self._key.name!r} was made for another publisher, or this one asks for "
+                "no key; ask who runs it for a key file"
+            )
+        return KeyRefused(f"{self.endpoint} breaks off every handshake: {why}")
 
     def _mismatch(self, value: int) -> PublishError:
         if value != zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
