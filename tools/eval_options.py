@@ -1,0 +1,63 @@
+"""Options that the commands of `facestream evaluate` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+
+from .. import ConfigError
+
+PackOption = Annotated[str, typer.Option("--pack", help="Model pack.")]
+BackendOption = Annotated[str, typer.Option("--backend", help="onnxruntime or openvino.")]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option("--store", help="Folder to keep features in; default: in the data folder."),
+]
+FeaturesOption = Annotated[
+    Path | None,
+    typer.Option("--features", help="Take features from this store; read no pictures."),
+]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", min=0, help="Processes that embed; 0: one per core.")
+]
+HalfOption = Annotated[bool, typer.Option("--float16", help="Keep features in half the room.")]
+SkipOption = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave faulty items out and list them in the report.")
+]
+ResamplesOption = Annotated[
+    int, typer.Option("--resamples", min=0, help="Bootstrap resamples; 0: no intervals.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the bootstrap.")]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Folder for report.json, report.html and draws.npz."),
+]
+NoImagesOption = Annotated[bool, typer.Option("--no-images", help="Put no faces on the page.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+RuleOption = Annotated[
+    str,
+    typer.Option(
+        "--rule", help="TAR@FAR: at_most (the definition) or nearest (the papers' habit)."
+    ),
+]
+
+
+class Source(NamedTuple):
+    """Where features come from: embedded now with a pack, or an earlier store as it is."""
+
+    pack: str
+    backend: str
+    store: Path | None
+    features: Path | None
+    workers: int
+    half: bool
+    skip_bad: bool
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+    """The value. Raises ConfigError unless it is one of the choices."""
+    if value not in choices:
+        raise ConfigError(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, got {value}")
+    return value
