@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from facestream.configs.schema import PublishConfig
-from facestream.stream.events import CameraState, decode
+from facestream.stream.events import CameraState, decode, encode
 from facestream.stream.journal import Journal
 from facestream.stream.protocol import (
     Answer,
@@ -296,8 +296,8 @@ def test_another_epoch_and_an_older_copy_of_the_journal_are_told(
 def test_what_retention_dropped_is_told_and_the_rest_can_be_had(
     asker: Asker, publisher: Publisher
 ) -> None:
-    publisher.publish_many([sighting(n) for n in range(10)])
-    each = publisher.journal._db.execute("SELECT bytes FROM journal").fetchone()[0] / 10
+    stored = publisher.publish_many([sighting(n) for n in range(10)])
+    each = sum(len(encode(event)) for event in stored) / 10
     asker.ask(credit=2, number=1)
     assert sequences(asker.answer()) == [1, 2]
     publisher.journal.expire(datetime.now(UTC), None, 4.5 * each)
