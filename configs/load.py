@@ -70,6 +70,17 @@ def from_mapping(data: object) -> Config:
     return config
 
 
+def read_dataclass(kind: type[Built], text: str) -> Built:
+    """Build another documented dataclass from YAML text, every number in its `Range`.
+
+    Raises ConfigError as `load` does; the text has no file name here, so the caller adds it.
+    """
+    built = _build(kind, _parse(text), "")
+    for key, annotation, value in _leaves(kind, built, ""):
+        _check_number(key, annotation, value)
+    return built
+
+
 def override(config: Config, assignment: str) -> Config:
     """A copy with one value changed, as in "match.threshold=0.4" or "cameras[0].stride=2".
 

@@ -14,7 +14,7 @@ from facestream import ConfigError
 from facestream.configs.load import check, from_mapping, load, override, preset
 from facestream.configs.schema import CameraConfig, Config, MatchConfig, PublishConfig, Range
 
-PRESETS = sorted((Path(facestream.__file__).parent / "configs").rglob("*.yaml"))
+PRESETS = sorted((Path(facestream.__file__).parent / "configs" / "presets").rglob("*.yaml"))
 DOOR = {"name": "door", "url": "door.mp4"}
 
 
