@@ -20,7 +20,8 @@ from ..models.pack import Pack, open_pack
 from ..models.store import load_card
 from ..stream.access import Access
 from ..stream.carriers import ByReference, InMessage
-from ..stream.deciding import Deciding, settings_digest
+from ..stream.deciding import Deciding
+from ..stream.fingerprint import settings_digest
 from ..stream.hop_in import HopIn
 from ..stream.hop_out import HopOut
 from ..stream.meter import Meter
@@ -66,17 +67,18 @@ class Members:
         *,
         quiet: bool = False,
         note: str = "",
+        pack: Pack | None = None,
         opened: Callable[[str], None] = lambda endpoint: None,
     ) -> None:
         """nodes: those of this process. topology: all there are, with endpoints.
 
-        quiet, note: as in `run.execute`. opened: is told the endpoint that events are published on.
+        quiet, note, pack: as in `run.execute`. opened: is told where events are published.
         """
         self._config = config
         # The one that decides runs in the caller's thread, which is that of its journal.
         self._nodes = sorted(nodes, key=lambda node: STAGES.index(node.stages[0]))
         self._topology = {node.name: node for node in topology}
-        self._quiet, self._note, self._opened = quiet, note, opened
+        self._quiet, self._note, self._opened, self._pack = quiet, note, opened, pack
         self._tables: dict[str, ByReference] = {}
         self._members: dict[str, _Member] = {}
         self._lock = threading.RLock()
@@ -159,8 +161,8 @@ class Members:
         """Make the nodes; returns the threads of all but the last."""
         stages = {stage for node in self._nodes for stage in node.stages}
         models = self._config.models
-        card, pack = load_card(models.pack), None
-        if stages != {"source"}:
+        card, pack = load_card(models.pack), self._pack
+        if pack is None and stages != {"source"}:
             pack = open_pack(
                 card, backend=models.backend, device=models.device, threads=models.threads
             )

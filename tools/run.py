@@ -154,7 +154,7 @@ def execute(
 ) -> Totals:
     """Run a configuration with the watchers it asks for; Ctrl-C ends it cleanly.
 
-    pack: one that is open already, for a run in this thread. quiet: no live table. note: what the
+    pack: one that is open already, for nodes in this process. quiet: no live table. note: what the
     page says of the clip.
     """
     from .build import Parts
@@ -162,7 +162,7 @@ def execute(
     from .topology import has_nodes, run_nodes
 
     if has_nodes(config):
-        return run_nodes(config, quiet=quiet, note=note)
+        return run_nodes(config, quiet=quiet, note=note, pack=pack)
     with Parts(config, pack) as parts:
         if parts.enrolment is not None:
             for refusal in parts.enrolment.refusals:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..configs.schema import Config, NodeConfig
 from ..configs.topology import nodes_of, processes_of
+from ..models.pack import Pack
 from ..stream.totals import Totals
 
 
@@ -19,11 +20,14 @@ def has_nodes(config: Config) -> bool:
     return len(nodes_of(config)) > 1
 
 
-def run_nodes(config: Config, *, quiet: bool = False, note: str = "") -> Totals:
+def run_nodes(
+    config: Config, *, quiet: bool = False, note: str = "", pack: Pack | None = None
+) -> Totals:
     """Run all nodes of a configuration on this machine until its sources end.
 
-    One Ctrl-C or SIGTERM ends it cleanly, a second one at once. quiet, note: as in `run.execute`.
-    Raises as `Pipeline.run`, and FacestreamError where a process dies again and again.
+    One Ctrl-C or SIGTERM ends it cleanly, a second one at once. quiet, note, pack: as in
+    `run.execute`; processes open packs of their own. Raises as `Pipeline.run`, and FacestreamError
+    where a process dies again and again.
     """
     from .members import Members
     from .run import interruptible
@@ -37,7 +41,7 @@ def run_nodes(config: Config, *, quiet: bool = False, note: str = "") -> Totals:
             supervisor = Supervisor(config, nodes, folder, quiet=quiet, note=note)
             with interruptible(supervisor):
                 return supervisor.run()
-        members = Members(config, nodes, nodes, quiet=quiet, note=note)
+        members = Members(config, nodes, nodes, quiet=quiet, note=note, pack=pack)
         with interruptible(members):
             totals = members.run()
         if totals is None:

@@ -1,0 +1,105 @@
+"""The same clip gives the same events, wherever its stages run and however they batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import pytest
+
+from facestream.configs.load import from_mapping
+from facestream.models.pack import Pack
+from facestream.stream.events import AnyEvent, SightingEnded
+from facestream.tools.run import execute
+
+from .running import assert_same, render, running, stored, write
+
+BATCHES = {  # of detect and embed
+    "none": [(1, 1), (4, 16)],
+    "inproc": [(1, 16), (4, 4)],
+    "ipc": [(1, 4), (4, 16)],
+    "tcp": [(4, 1)],  # and with (4, 16) on real people below
+}
+RUNS = [(transport, *batches) for transport, pairs in BATCHES.items() for batches in pairs]
+
+
+def configuration(
+    clip: Path, photos: Path, transport: str, detect: int, embed: int, pack: str = "open"
+) -> dict[str, Any]:
+    return {
+        "cameras": [{"name": "hall", "url": str(clip)}],
+        "models": {"pack": pack},
+        "detect": {"batch": detect},
+        "embed": {"batch": embed},
+        "gallery": {"folder": str(photos)},
+        "publish": {"endpoint": "", "journal": f"{transport}.db"},
+        "topology": {"transport": transport, "mark_frames": 16, "window": 32},
+    }
+
+
+def play(
+    folder: Path, clip: Path, photos: Path, transport: str, detect: int, embed: int, pack: Pack
+) -> tuple[dict[str, Any], list[AnyEvent]]:
+    """Totals and events of a run; topologies of processes as users start them."""
+    content = configuration(clip, photos, transport, detect, embed, pack.card.name)
+    journal = folder / f"{transport}.db"
+    if transport in ("ipc", "tcp"):
+        with running(folder, "run", str(write(folder / "c.yaml", content)), "--json") as run:
+            totals = run.totals()
+        assert not list(folder.glob("facestream-*"))  # where the sockets were
+        return totals, stored(journal)
+    content["publish"]["journal"] = str(journal)
+    ended = execute(from_mapping(content), pack=pack, quiet=True)
+    return {"frames": ended.frames, "faces": ended.faces}, stored(journal)
+
+
+@pytest.fixture(scope="module")
+def scene(open_models: Pack, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return render(open_models, tmp_path_factory.mktemp("scene"), seconds=5)
+
+
+@pytest.fixture(scope="module")
+def expected(
+    scene: tuple[Path, Path], open_models: Pack, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], list[AnyEvent]]:
+    folder = tmp_path_factory.mktemp("expected")
+    totals, events = play(folder, *scene, "none", 4, 4, open_models)
+    assert sum(isinstance(event, SightingEnded) for event in events) >= 4
+    assert totals["frames"] == 50
+    return totals, events
+
+
+@pytest.mark.parametrize(("transport", "detect", "embed"), RUNS)
+def test_the_events_do_not_depend_on_where_stages_run(
+    scene: tuple[Path, Path],
+    expected: tuple[dict[str, Any], list[AnyEvent]],
+    open_models: Pack,
+    tmp_path: Path,
+    transport: str,
+    detect: int,
+    embed: int,
+) -> None:
+    totals, events = play(tmp_path, *scene, transport, detect, embed, open_models)
+    assert_same(expected[1], events)
+    assert {key: totals[key] for key in expected[0]} == expected[0]
+
+
+def test_real_people_are_recognised_alike(assets: Path, open_models: Pack, tmp_path: Path) -> None:
+    """A clip of two people, one of them enrolled from frames of a clip of her own."""
+    video = assets / "video"
+    photos = tmp_path / "photos"
+    (photos / "woman").mkdir(parents=True)
+    with av.open(str(video / "head-pose-face-detection-female.gif")) as clip:
+        for index, frame in enumerate(clip.decode(video=0)):
+            if index % 9 == 0:
+                picture = frame.to_ndarray(format="bgr24")
+                cv2.imwrite(str(photos / "woman" / f"{index:03}.png"), picture)
+    joint = video / "head-pose-face-detection-female-and-male.gif"
+    both = [
+        play(tmp_path, joint, photos, transport, 4, 16, open_models)[1]
+        for transport in ("none", "tcp")
+    ]
+    assert_same(*both)
+    assert "woman" in {getattr(event, "identity", None) for event in both[0]}
