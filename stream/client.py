@@ -254,12 +254,13 @@ class _Subscriber:
         now = time.monotonic()
         self._catchup.tick(now)
         self._catchup.ask(now, sockets.send)
+        sockets.mend(now)
         self._save(now)
 
     def _read(self, sockets: ClientSockets, ready: Collection[Plain]) -> None:
         """Read what has come."""
-        news = sockets.read(ready)
         self._now = time.monotonic()
+        news = sockets.read(ready, self._now)
         if news.connected:
             self._catchup.connected()
         if news.replay_connected:

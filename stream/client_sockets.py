@@ -33,16 +33,45 @@ RECONNECT_MS, RECONNECT_MOST_MS = 100, 5000
 # A publisher whose machine vanished is noticed, and connected to again.
 HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 10_000, 30_000
 BROKEN_HANDSHAKES = 5
+MEND_SECONDS = 5.0
 TRY_AGAIN = 300
 
 STANDS = zmq.EVENT_HANDSHAKE_SUCCEEDED
 REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH
 MISMATCH = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 BROKEN = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+LOST = zmq.EVENT_DISCONNECTED
 DONTWAIT = int(zmq.DONTWAIT)  # the flag itself costs a call for every message
 _ENCODER = msgspec.msgpack.Encoder()
 
 Plain = zmq.Socket[bytes]
+
+
+class _Link:
+    """A connected socket and what its monitor tells."""
+
+    def __init__(self, socket: Plain, endpoint: str) -> None:
+        self.socket = socket
+        self.endpoint = endpoint
+        self.monitor: Plain = socket.get_monitor_socket(STANDS | REFUSED | MISMATCH | BROKEN | LOST)
+        self._lost_at: float | None = None
+        socket.connect(endpoint)
+
+    def news(self, now: float) -> Iterator[tuple[int, int]]:
+        """What has happened to the connection, each with its value."""
+        for frames in _read(self.monitor):
+            what, value = struct.unpack("=Hi", frames[0])
+            if what in (STANDS, LOST):
+                self._lost_at = now if what == LOST else None
+            yield what, value
+
+    def mend(self, now: float) -> None:
+        """Connect again where libzmq may have given up, as it does after an oversized message."""
+        if self._lost_at is not None and now - self._lost_at > MEND_SECONDS:
+            self._lost_at = now
+            with contextlib.suppress(zmq.ZMQError):  # there is nothing to disconnect if it has
+                self.socket.disconnect(self.endpoint)
+            self.socket.connect(self.endpoint)
 
 
 class News(NamedTuple):
@@ -82,13 +111,14 @@ class ClientSockets:
             self.answers.rcvhwm, self.answers.maxmsgsize = ANSWER_QUEUE, LARGEST_ANSWER
             # A question waits here, not in a queue that outlives its sense.
             self.answers.immediate = True
-            self._monitors = [self._watch(self.events), self._watch(self.answers)]
+            self._links = [
+                self._connect(self.events, self.endpoint),
+                self._connect(self.answers, self.replay),
+            ]
             self._poller = zmq.Poller()
             for socket in self._open:
                 self._poller.register(socket, zmq.POLLIN)
             self._descriptors = [socket.fileno() for socket in self._open]
-            self.events.connect(self.endpoint)
-            self.answers.connect(self.replay)
         except zmq.ZMQError as error:
             self.close()
             raise PublishError(
@@ -118,14 +148,14 @@ class ClientSockets:
             for number in self._descriptors:
                 loop.remove_reader(number)
 
-    def read(self, ready: Collection[Plain]) -> News:
+    def read(self, ready: Collection[Plain], now: float) -> News:
         """Read what has come. ready: what `poll` returned.
 
         Raises KeyRefused, and PublishError where no publisher of ours is at the endpoint.
         """
-        monitor, replay_monitor = self._monitors
-        connected = monitor in ready and self._look(monitor)
-        replay_connected = replay_monitor in ready and self._look_at_replay(replay_monitor)
+        link, replay = self._links
+        connected = link.monitor in ready and self._look(link, now)
+        replay_connected = replay.monitor in ready and self._look_at_replay(replay, now)
         answers = list(_read(self.answers)) if self.answers in ready else []
         # Read last: what was sent before an answer comes before it.
         events = list(_read(self.events)) if self.events in ready or answers else []
@@ -138,6 +168,11 @@ class ClientSockets:
         except zmq.Again:
             return False
         return True
+
+    def mend(self, now: float) -> None:
+        """Connect again what was given up."""
+        for link in self._links:
+            link.mend(now)
 
     def close(self) -> None:
         """Close all of them. Twice is no error."""
@@ -158,15 +193,15 @@ class ClientSockets:
             _lock(socket, self._key)
         return socket
 
-    def _watch(self, socket: Plain) -> Plain:
-        monitor = socket.get_monitor_socket(STANDS | REFUSED | MISMATCH | BROKEN)
-        self._open.append(monitor)
-        return monitor
+    def _connect(self, socket: Plain, endpoint: str) -> _Link:
+        link = _Link(socket, endpoint)
+        self._open.append(link.monitor)
+        return link
 
-    def _look(self, monitor: Plain) -> bool:
+    def _look(self, link: _Link, now: float) -> bool:
         """Whether the subscription was connected (again)."""
         connected = False
-        for what, value in _monitored(monitor):
+        for what, value in link.news(now):
             if what == STANDS:
                 connected, self._broken = True, 0
             elif what == REFUSED and value != TRY_AGAIN:
@@ -179,9 +214,9 @@ class ClientSockets:
                     raise self._broken_off()
         return connected
 
-    def _look_at_replay(self, monitor: Plain) -> bool:
+    def _look_at_replay(self, link: _Link, now: float) -> bool:
         connected = False
-        for what, value in _monitored(monitor):
+        for what, value in link.news(now):
             connected = connected or what == STANDS
             if what == REFUSED and value != TRY_AGAIN:
                 raise self._refused(self.replay)
@@ -228,9 +263,3 @@ def _read(socket: Plain) -> Iterator[list[bytes]]:
             yield socket.recv_multipart(DONTWAIT)
         except zmq.Again:
             return
-
-
-def _monitored(monitor: Plain) -> Iterator[tuple[int, int]]:
-    """Events of a monitor, each with its value."""
-    for frames in _read(monitor):
-        yield struct.unpack("=Hi", frames[0])

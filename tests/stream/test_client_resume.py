@@ -296,8 +296,8 @@ def test_a_cursor_is_there_before_the_first_event(
     journal: Journal, config: PublishConfig, tmp_path: Path
 ) -> None:
     path = tmp_path / "me.cursor"
+    journal.append(sighting(1))
     with Publisher(journal, config) as publisher:
-        publisher.publish(sighting(1))
         while not path.exists():  # the first heartbeat tells where "now" is
             assert list(subscribe(config.endpoint, cursor=path, timeout=0.5)) == []
         publisher.publish(sighting(2))
