@@ -261,14 +261,13 @@ class Deciding:
         with self._meter.measure("decide", len(observed.observations)):
             decided = self._decide.process(observed)
         self._publish_tracks(camera, decided)
-        if self._frames is None:
-            return
         ref = tracked.frame
-        frame = self._frames.pop((ref.camera, ref.sequence), None)
-        if frame is not None:
-            with self._meter.measure("watch"):
-                labels = self._decide.labels(ref.camera)
-                self._tell(methodcaller("frame", frame, tracked, labels))
+        kept = self._frames.pop((ref.camera, ref.sequence), None) if self._frames else None
+        if not self._told:
+            return
+        with self._meter.measure("watch"):
+            labels = self._decide.labels(ref.camera)
+            self._tell(methodcaller("frame", kept or ref, tracked, labels))
 
     def _camera_state(self, camera: _Camera, change: StateChange) -> None:
         # Counted within the run: what a source tells again after a resume has the same ids.

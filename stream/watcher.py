@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from .events import AnyEvent
-from .records import Frame, Template, Tracked
+from .records import Frame, FrameRef, Template, Tracked
 
 
 class SourceInfo(NamedTuple):
@@ -41,14 +41,15 @@ class Watcher(Protocol):
     """Looks on."""
 
     wants_frames: bool
-    """Whether `frame` is to be called; pixels are let go early when nobody wants them."""
+    """Whether it needs the pixels of frames, which are let go early when nobody does."""
 
     def source(self, info: SourceInfo) -> None:
         """A source was opened (again)."""
         ...
 
-    def frame(self, frame: Frame, tracked: Tracked, labels: Mapping[int, Label]) -> None:
-        """A frame was decided; labels by track id."""
+    def frame(self, frame: Frame | FrameRef, tracked: Tracked, labels: Mapping[int, Label]) -> None:
+        """A frame was decided; labels by track id. A FrameRef where no watcher wants pixels, or
+        they are in another process."""
         ...
 
     def event(self, event: AnyEvent, template: Template | None) -> None:

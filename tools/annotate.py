@@ -16,7 +16,7 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from ..stream.events import AnyEvent, DecisionEvent
-from ..stream.records import Frame, Image, Template, Tracked
+from ..stream.records import Frame, FrameRef, Image, Template, Tracked
 from ..stream.watcher import Label, SourceInfo
 from .palette import Palette
 from .summary import clock
@@ -52,8 +52,10 @@ class AnnotatedVideo:
         if info.live:
             self._live.add(info.camera)
 
-    def frame(self, frame: Frame, tracked: Tracked, labels: Mapping[int, Label]) -> None:
-        """Draw and write one frame."""
+    def frame(self, frame: Frame | FrameRef, tracked: Tracked, labels: Mapping[int, Label]) -> None:
+        """Draw and write one frame; one whose pixels were not kept is left out."""
+        if isinstance(frame, FrameRef):
+            return
         file = self._files.get(frame.camera)
         if file is None:
             path = self._folder / f"annotated-{_file_name(frame.camera)}.mp4"

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from ..stream.events import AnyEvent
-from ..stream.records import Frame, Template, Tracked
+from ..stream.records import Frame, FrameRef, Template, Tracked
 from ..stream.watcher import Label, SourceInfo
 
 
@@ -30,7 +30,7 @@ class EventsFile:
     def source(self, info: SourceInfo) -> None:
         """Sources are in the events themselves (camera.state)."""
 
-    def frame(self, frame: Frame, tracked: Tracked, labels: Mapping[int, Label]) -> None:
+    def frame(self, frame: Frame | FrameRef, tracked: Tracked, labels: Mapping[int, Label]) -> None:
         """Frames are not written."""
 
     def event(self, event: AnyEvent, template: Template | None) -> None:

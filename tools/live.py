@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..stream.events import AnyEvent, CameraState, SightingEnded
-from ..stream.records import Frame, Template, Tracked
+from ..stream.records import Frame, FrameRef, Template, Tracked
 from ..stream.watcher import Label, SourceInfo
 from .palette import Palette
 from .summary import Person, Sighting, Summary, clock, group
@@ -94,7 +94,7 @@ class LiveTable:
     Times are those of the recording, and of the wall clock here for live cameras.
     """
 
-    wants_frames = True
+    wants_frames = False
     """Progress is counted in frames decided."""
 
     def __init__(self, console: Console, palette: Palette | None = None, heading: str = "") -> None:
@@ -132,7 +132,7 @@ class LiveTable:
             kind = "live" if info.live else "recorded"
             self._print(f"{info.camera}: {info.url} {info.width}x{info.height}, {kind}")
 
-    def frame(self, frame: Frame, tracked: Tracked, labels: Mapping[int, Label]) -> None:
+    def frame(self, frame: Frame | FrameRef, tracked: Tracked, labels: Mapping[int, Label]) -> None:
         """Count a frame and follow the tracks in it."""
         with self._lock:
             camera = self._camera(frame.camera)

@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import __version__
 from ..stream.events import AnyEvent, CameraState, DecisionEvent
-from ..stream.records import Evidence, Frame, Image, Template, Tracked
+from ..stream.records import Evidence, Frame, FrameRef, Image, Template, Tracked
 from ..stream.watcher import Label, SourceInfo
 from .palette import Palette
 from .summary import Sighting, Summary, clock, group
@@ -64,7 +64,7 @@ class ReportPage:
     the newest 200 sightings. Names are escaped wherever they appear.
     """
 
-    wants_frames = True
+    wants_frames = False
     """Scores over time and last moments in view come with the frames."""
 
     def __init__(
@@ -98,7 +98,7 @@ class ReportPage:
         """Remember what is known of a source."""
         self._sources[info.camera] = info
 
-    def frame(self, frame: Frame, tracked: Tracked, labels: Mapping[int, Label]) -> None:
+    def frame(self, frame: Frame | FrameRef, tracked: Tracked, labels: Mapping[int, Label]) -> None:
         """Follow the scores of the tracks in view."""
         first, _ = self._span.get(frame.camera, (frame.pts, frame.pts))
         self._span[frame.camera] = (first, frame.pts)
