@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 import zmq
@@ -16,25 +16,24 @@ from .. import FacestreamError, SourceError
 from ..configs.schema import Config, NodeConfig
 from ..configs.topology import STAGES, address_of
 from ..models.card import Card
-from ..models.pack import Pack, open_pack
 from ..models.store import load_card
 from ..stream.access import Access
 from ..stream.carriers import ByReference, InMessage
-from ..stream.deciding import Deciding
 from ..stream.fingerprint import settings_digest
 from ..stream.hop_in import HopIn
 from ..stream.hop_out import HopOut
 from ..stream.meter import Meter
-from ..stream.node import Node, Worker
+from ..stream.node import IDLE_SECONDS, Node, Worker
 from ..stream.packing import Receiving, Sending
-from ..stream.pipeline import patience_of
 from ..stream.reading import Reading
 from ..stream.ring import RingReader, RingWriter
 from ..stream.totals import Totals
-from ..stream.workers import Detecting, Embedding
-from .build import Parts
-from .page import ReportPage
-from .run import make_watchers
+
+# A node loads what its own stages need: a source neither a network nor the gallery.
+if TYPE_CHECKING:
+    from ..models.pack import Pack
+    from ..stream.deciding import Deciding
+    from .build import Parts
 
 JOIN_SECONDS = 15.0
 MOST_WORKS = 32
@@ -163,11 +162,15 @@ class Members:
         models = self._config.models
         card, pack = load_card(models.pack), self._pack
         if pack is None and stages != {"source"}:
+            from ..models.pack import open_pack
+
             pack = open_pack(
                 card, backend=models.backend, device=models.device, threads=models.threads
             )
         parts = None
         if "decide" in stages:
+            from .build import Parts
+
             parts = stack.enter_context(Parts(self._config, pack))
             self._opened(parts.publisher.endpoint)
         with self._lock:
@@ -224,24 +227,32 @@ class Members:
                 most=self._config.detect.batch if "detect" in config.stages else MOST_WORKS,
                 beside=outlet if isinstance(outlet, HopOut) else None,
             )
-        node = Node(
-            inlet,
-            self._workers(config, pack, meter),
-            outlet,
-            patience=patience_of(self._config),
-        )
+        workers, patience = self._workers(config, pack, meter)
+        node = Node(inlet, workers, outlet, patience=patience)
         feeders = frozenset(n.name for n in self._topology.values() if n.to == config.name)
         return _Member(config, node, inlet, outlet, feeders)
 
-    def _workers(self, config: NodeConfig, pack: Pack | None, meter: Meter) -> list[Worker]:
+    def _workers(
+        self, config: NodeConfig, pack: Pack | None, meter: Meter
+    ) -> tuple[list[Worker], float]:
+        """The parts in the middle, and how long their node waits for more before they give all."""
         workers: list[Worker] = []
+        if config.stages[-1] == "source":
+            return workers, IDLE_SECONDS
+        from ..stream.pipeline import patience_of
+        from ..stream.workers import Detecting, Embedding
+
         if "detect" in config.stages:
             workers.append(Detecting(self._config, require(pack), meter))
         if "embed" in config.stages:
             workers.append(Embedding(self._config, require(pack), meter))
-        return workers
+        return workers, patience_of(self._config)
 
     def _deciding(self, parts: Parts, meter: Meter) -> Deciding:
+        from ..stream.deciding import Deciding
+        from .page import ReportPage
+        from .run import make_watchers
+
         if parts.enrolment is not None:
             for refusal in parts.enrolment.refusals:
                 typer.echo(f"not enrolled: {refusal.source}: {refusal.reason}", err=True)
@@ -335,7 +346,7 @@ class Members:
 
     def _totals(self, seconds: float) -> Totals | None:
         for member in self._members.values():
-            if isinstance(member.outlet, Deciding):
+            if not isinstance(member.outlet, HopOut):
                 totals = member.outlet.totals
                 totals.seconds = seconds
                 totals.interrupted = self.interrupted

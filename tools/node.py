@@ -42,8 +42,11 @@ def node(
     from ..stream.totals import describe
     from .child import name_log_lines
     from .members import Members
+    from .topology import has_nodes
 
     name_log_lines(tuple(member.name for member in members))
+    if not has_nodes(chosen):
+        raise ConfigError(f"node {name} is all there is: start it with `facestream run`")
     running = Members(chosen, members, nodes_of(chosen), quiet=as_json)
     with interruptible(running):
         totals = running.run()
