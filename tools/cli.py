@@ -8,7 +8,21 @@ import sys
 import typer
 
 from .. import FacestreamError, __version__
-from . import bench, demo, doctor, enroll, evaluate, gallery, keys, models, node, run, train, watch
+from . import (
+    bench,
+    demo,
+    doctor,
+    enroll,
+    evaluate,
+    gallery,
+    keys,
+    models,
+    node,
+    run,
+    simulate,
+    train,
+    watch,
+)
 
 app = typer.Typer(
     help="Real-time face recognition for video: cameras in, identity events out.",
@@ -28,6 +42,7 @@ app.command()(watch.watch)
 app.add_typer(models.app, name="models")
 app.add_typer(train.app, name="train")
 app.command()(doctor.doctor)
+app.add_typer(simulate.app, name="simulate")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(bench.app, name="bench")
 
