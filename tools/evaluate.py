@@ -22,6 +22,7 @@ from .eval_options import (
     Source,
     StoreOption,
     WorkersOption,
+    check_choice,
 )
 
 app = typer.Typer(
@@ -70,6 +71,71 @@ def verification(
     source = Source(pack, backend, store, features, workers, half, skip_bad)
     choices = Choices(images, kind, alignment, flip, every, rule, resamples, seed, not no_images)
     finish(verify_sets(sets, choices, source), output, as_json=json)
+
+
+@app.command(epilog="Example: facestream evaluate ijb IJBC --protocol 1:1 -o report")
+def ijb(
+    folder: Annotated[Path, typer.Argument(help="Folder that holds meta/ and loose_crop/.")],
+    name: Annotated[str | None, typer.Option("--set", help="ijbb or ijbc, where both lie.")] = None,
+    protocol: Annotated[
+        list[str] | None, typer.Option(help="1:1, 1:N or clustering; default: all three.")
+    ] = None,
+    pooling: Annotated[
+        str, typer.Option(help="Published way of pooling a template; see docs/evaluation.md.")
+    ] = "arcface",
+    flip: Annotated[bool | None, typer.Option(help="Add the mirrored face's embedding.")] = None,
+    unit_images: Annotated[
+        bool | None, typer.Option(help="Bring each picture's embedding to length 1.")
+    ] = None,
+    detector_score: Annotated[
+        bool | None, typer.Option(help="Weight pictures by the detector's score.")
+    ] = None,
+    by_media: Annotated[bool | None, typer.Option(help="Average within each medium first.")] = None,
+    unit_media: Annotated[
+        bool | None, typer.Option(help="Bring each medium's average to length 1.")
+    ] = None,
+    rule: RuleOption = "at_most",
+    eps: Annotated[float, typer.Option(help="DBSCAN: cosine distance of neighbours.")] = 0.5,
+    neighbours: Annotated[int, typer.Option(min=1, help="DBSCAN: neighbours of a core.")] = 2,
+    most_faces: Annotated[int, typer.Option(min=2, help="Clustering: faces at most.")] = 20_000,
+    pack: PackOption = "open",
+    backend: BackendOption = "onnxruntime",
+    store: StoreOption = None,
+    features: FeaturesOption = None,
+    workers: WorkersOption = 0,
+    half: HalfOption = False,
+    skip_bad: SkipOption = False,
+    resamples: ResamplesOption = 100,
+    seed: SeedOption = 0,
+    output: OutputOption = None,
+    json: JsonOption = False,
+) -> None:
+    """IJB-B and IJB-C: verification of template pairs, identification, clustering."""
+    from .eval_cluster import ClusterSettings
+    from .eval_ijb import PROTOCOLS, evaluate_ijb
+    from .eval_ijb_measures import IjbChoices
+    from .eval_output import finish
+    from .eval_pooling import choose_pooling
+    from .eval_verification import Bootstrap
+
+    chosen = tuple(check_choice("--protocol", one, PROTOCOLS) for one in protocol or PROTOCOLS)
+    steps = {
+        "add_flip": flip,
+        "unit_images": unit_images,
+        "detector_weight": detector_score,
+        "by_media": by_media,
+        "unit_media": unit_media,
+    }
+    choices = IjbChoices(
+        chosen,
+        choose_pooling(pooling, steps),
+        check_choice("--rule", rule, ("at_most", "nearest")),  # type: ignore[arg-type]
+        Bootstrap(resamples, seed),
+        ClusterSettings(eps, neighbours, seed),
+        most_faces,
+    )
+    source = Source(pack, backend, store, features, workers, half, skip_bad)
+    finish(evaluate_ijb(folder, name, choices, source), output, as_json=json)
 
 
 @app.command(epilog="Example: facestream evaluate show report")

@@ -1,0 +1,64 @@
+"""`facestream evaluate ijb`: IJB-B and IJB-C from their lists to a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .. import ConfigError
+from ..models.feature_store import fingerprint_parts
+from .eval_ijb_measures import IjbChoices, Part, cluster_faces, identify_probes, verify_pairs
+from .eval_ijb_set import read_ijb
+from .eval_options import Source
+from .eval_output import model_words
+from .report_record import Bad, Data, Result, write_report
+
+PROTOCOLS = ("1:1", "1:N", "clustering")
+
+
+def evaluate_ijb(folder: Path, name: str | None, choices: IjbChoices, source: Source) -> Result:
+    """Read the lists, embed, and measure every protocol asked for.
+
+    Raises ConfigError for malformed or missing input, and what `open_pack` raises.
+    """
+    bad: list[Bad] = []
+    chosen = read_ijb(folder, name, choices.pooling, source, bad)
+    files = chosen.files
+    have = {
+        "1:1": files.pairs is not None,
+        "1:N": bool(files.galleries) and files.probe is not None,
+        "clustering": files.probe is not None,
+    }
+    measures = {"1:1": verify_pairs, "1:N": identify_probes, "clustering": cluster_faces}
+    parts: list[Part] = []
+    for protocol in choices.protocols:
+        if not have[protocol]:
+            raise ConfigError(
+                f"{files.media.parent}: {protocol} needs lists that are not here (pairs, or the "
+                "1:N galleries and probes): leave this protocol out with --protocol"
+            )
+        parts.append(measures[protocol](chosen, choices, source.skip_bad, bad))
+    lists = [files.media, files.landmarks, files.pairs, *files.galleries, files.probe]
+    fingerprint = fingerprint_parts(
+        [("features", chosen.store.key.data.encode())]
+        + [(path.name, path.read_bytes()) for path in lists if path is not None]
+    )
+    facts = {"pictures": f"{len(chosen.media.names):,}"}
+    report = write_report(
+        "ijb",
+        f"{files.name.upper()}: {', '.join(choices.protocols)}",
+        variant=[
+            f"templates: {choices.pooling.describe()}; score: cosine",
+            *(line for part in parts for line in part.variant),
+        ],
+        data=Data(
+            files.name,
+            fingerprint,
+            facts | {name: fact for part in parts for name, fact in part.facts.items()},
+        ),
+        model=model_words(chosen.store),
+        tables=[table for part in parts for table in part.tables],
+        plots=[plot for part in parts for plot in part.plots],
+        bad=bad,
+        pairing=f"{fingerprint} {choices.bootstrap}",
+    )
+    return Result(report, {k: d for part in parts for k, d in part.draws.items()}, [])
