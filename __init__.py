@@ -23,8 +23,11 @@ The root package holds what every room shares: the version and the one exception
     ├── JournalError                   6   the event journal cannot be written or read
     │   └── DiskFull                       nothing stored is lost; free space, start again
     ├── PublishError                   7   a socket cannot be opened (port in use, bad endpoint)
-    │   └── EventError                     a message is no event (stream/events)
+    │   ├── EventError                     a message is no event (stream/events)
+    │   └── KeyRefused, NotAllowed, VersionTooNew, EventsLost: what a subscriber meets
+    │                                      (stream/client_errors)
     └── RecordError                    8   a record has wrong shapes (a bug; also a ValueError)
+        └── WireError                      a message between nodes is no record (stream/carriers)
 
 A message says what was expected, what was got and what to do next. An interrupt (Ctrl-C) ends
 with 130 after everything decided has been flushed.
