@@ -179,6 +179,10 @@ class Deciding:
             self._ups.append(Refuse(name, begin.attempt, why))
             return
         fingerprint = "" if begin.live else f"{begin.fingerprint}-{self._settings}"
+        if self._is_over(begin):
+            self._cameras[name] = _Camera(begin, fingerprint, "", 1, finished=True)
+            self._ups.append(Resume(name, begin.attempt, self._epoch, "", 1, over=True))
+            return
         saved = self._journal.checkpoint(name)
         states: dict[str, bytes] = {}
         if saved is not None and (first_track := self._take_up(name, saved, fingerprint)):
@@ -193,6 +197,17 @@ class Deciding:
         self._ups.append(
             Resume(name, begin.attempt, self._epoch, camera.run, camera.first_track, states)
         )
+
+    def _is_over(self, begin: Begin) -> bool:
+        """Whether the camera has come to its end, and only the answer to that was lost."""
+        key = over_key(begin.camera)
+        over = self._journal.checkpoint(key)
+        if over is None:
+            return False
+        if begin.session and over.state == begin.session.encode():
+            return True
+        self._publish([], {key: None})
+        return False
 
     def _take_up(self, name: str, saved: Checkpoint, fingerprint: str) -> int:
         """Go on with a recorded run: its first track; 0 where this is not the run to go on with."""
@@ -290,7 +305,13 @@ class Deciding:
         name = camera.begin.camera
         camera.finished = True
         self.totals.dropped[name] = dict(item.dropped)
-        self._publish(self._decide.close(name), {name: None, outline_key(name): None})
+        kept: dict[str, Checkpoint | None] = {name: None, outline_key(name): None}
+        if session := camera.begin.session:
+            live = camera.begin.live
+            kept[over_key(name)] = Checkpoint(
+                camera.fingerprint, camera.run, live, session.encode(), {}
+            )
+        self._publish(self._decide.close(name), kept)
 
     def _mark(self, camera: _Camera, mark: Mark) -> None:
         """Remember a point to resume from; store it with the next event, or soon without one."""
@@ -391,3 +412,8 @@ class Deciding:
 def outline_key(camera: str) -> str:
     """Where the journal keeps a camera's outline, beside its mark; no camera's name has a slash."""
     return f"{camera}/open"
+
+
+def over_key(camera: str) -> str:
+    """Where the journal keeps the session that the camera has come to its end in."""
+    return f"{camera}/over"

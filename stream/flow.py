@@ -41,13 +41,16 @@ class Begin(msgspec.Struct, frozen=True):
     """A camera's stream begins, or begins again.
 
     attempt: different every time. live: nothing is to be resumed. fingerprint: of a recorded
-    source, what it reads and how (32 hexadecimal digits); another one is another run.
+    source, what it reads and how (32 hexadecimal digits); another one is another run. session:
+    names the run of the whole system, where its nodes may be started again one by one: a camera
+    comes to its end once in a session.
     """
 
     camera: str
     attempt: str
     live: bool
     fingerprint: str
+    session: str = ""
 
 
 class Resume(msgspec.Struct, frozen=True):
@@ -55,7 +58,8 @@ class Resume(msgspec.Struct, frozen=True):
 
     run: names the run in event ids; the same in every attempt of a recorded run. first_track: the
     first track id to hand out where `states` does not say. states: what each part put in the mark
-    that is resumed from, by its name; empty where there is none.
+    that is resumed from, by its name; empty where there is none. over: the camera has come to its
+    end already in this session, so that nothing is to be sent.
     """
 
     camera: str
@@ -64,6 +68,7 @@ class Resume(msgspec.Struct, frozen=True):
     run: str
     first_track: int
     states: dict[str, bytes] = {}
+    over: bool = False
 
 
 class TracksEnded(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ import zmq
 
 from .access import Access
 from .carriers import InMessage, WireError
-from .flow import Begin, Done, Down, Finish, Up, Work
+from .flow import Begin, Done, Down, Finish, Resume, Up, Work
 from .hop import (
     Envelope,
     Hello,
@@ -145,7 +145,10 @@ class HopIn:
             if frames is None:
                 raise RuntimeError("only works can be without room")
             self._send(self._peers[camera.peer], "item", frames)
-            if isinstance(up, Done) and camera.finish is not None and up.position >= camera.finish:
+            over = isinstance(up, Resume) and up.over
+            if isinstance(up, Done) and camera.finish is not None:
+                over = up.position >= camera.finish
+            if over:
                 del self._cameras[up.camera]
 
     def end(self) -> None:

@@ -244,10 +244,9 @@ class HopOut:
         if self._attempts.get(item.camera) != item.attempt:
             return
         self._ups.append(item)
-        over = isinstance(item, Refuse) or (
-            isinstance(item, Done)
-            and item.position >= self._finishing.get(item.camera, item.position + 1)
-        )
+        over = isinstance(item, Refuse) or (isinstance(item, Resume) and item.over)
+        if isinstance(item, Done):
+            over = item.position >= self._finishing.get(item.camera, item.position + 1)
         if over:
             self._forget(item.camera, item.attempt)
 

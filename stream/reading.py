@@ -60,6 +60,7 @@ class _Camera:
     live: bool
     fingerprint: str
     window: int
+    session: str = ""
     attempt: str = ""
     phase: Literal["begin", "asked", "open", "closing", "over"] = "begin"
     ready: list[Down] = field(default_factory=list)
@@ -75,7 +76,8 @@ class _Camera:
         """Begin a new attempt."""
         self.attempt = secrets.token_hex(8)
         self.phase = "begin"
-        self.ready = [Begin(self.config.name, self.attempt, self.live, self.fingerprint)]
+        name = self.config.name
+        self.ready = [Begin(name, self.attempt, self.live, self.fingerprint, self.session)]
         self.next = 0
         self.under_way.clear()
 
@@ -106,8 +108,10 @@ class _Camera:
 class Reading:
     """Inlet over the cameras of a configuration."""
 
-    def __init__(self, config: Config, meter: Meter, cameras: Sequence[str] = ()) -> None:
-        """cameras: names of those to read here; none means all.
+    def __init__(
+        self, config: Config, meter: Meter, cameras: Sequence[str] = (), *, session: str = ""
+    ) -> None:
+        """cameras: names of those to read here; none means all. session: as in Begin.
 
         Raises ConfigError where two cameras share a name or there is none.
         """
@@ -123,16 +127,18 @@ class Reading:
                 live := is_live(camera),
                 "",
                 topology.live_window if live else topology.window,
+                session,
             )
             for camera in chosen
         }
         self._stopped = False
+        self._was_over = False
 
     @property
     def finished(self) -> bool:
         """Every camera came to its end, all it gave was decided, and a failure of all was told."""
         over = all(camera.phase == "over" for camera in self._cameras.values())
-        return over and (self._stopped or self.feeds.finished)
+        return over and (self._stopped or self._was_over or self.feeds.finished)
 
     def start(self) -> None:
         """Open the recorded sources and connect to the live ones; raises as `Feeds.open`."""
@@ -231,6 +237,9 @@ class Reading:
 
     def _resume(self, camera: _Camera, resume: Resume) -> None:
         if camera.phase != "asked":
+            return
+        if resume.over:
+            camera.phase, self._was_over = "over", True
             return
         camera.phase = "open"
         if camera.live:

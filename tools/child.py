@@ -41,6 +41,7 @@ def main() -> None:
         task.topology,
         quiet=task.quiet,
         note=task.note,
+        session=task.session,
         opened=lambda endpoint: say(channel, Opened(endpoint)),
     )
     threading.Thread(target=obey, args=[members, lines, task.folder], daemon=True).start()

@@ -66,18 +66,21 @@ class Members:
         *,
         quiet: bool = False,
         note: str = "",
+        session: str = "",
         pack: Pack | None = None,
         opened: Callable[[str], None] = lambda endpoint: None,
     ) -> None:
         """nodes: those of this process. topology: all there are, with endpoints.
 
-        quiet, note, pack: as in `run.execute`. opened: is told where events are published.
+        quiet, note, pack: as in `run.execute`. session: as in flow.Begin. opened: is told where
+        events are published.
         """
         self._config = config
         # The one that decides runs in the caller's thread, which is that of its journal.
         self._nodes = sorted(nodes, key=lambda node: STAGES.index(node.stages[0]))
         self._topology = {node.name: node for node in topology}
         self._quiet, self._note, self._opened, self._pack = quiet, note, opened, pack
+        self._session = session
         self._tables: dict[str, ByReference] = {}
         self._members: dict[str, _Member] = {}
         self._lock = threading.RLock()
@@ -215,7 +218,7 @@ class Members:
             )
         inlet: HopIn | Reading
         if "source" in config.stages:
-            inlet = Reading(self._config, meter, config.cameras)
+            inlet = Reading(self._config, meter, config.cameras, session=self._session)
         else:
             inlet = HopIn(
                 access,

@@ -16,7 +16,7 @@ class Task(msgspec.Struct, frozen=True, tag=True):
 
     The configuration travels here, and not on a command line or in the environment, which other
     users may read: addresses of cameras carry passwords. folder: where sockets lie; it is removed
-    where the supervisor has died.
+    where the supervisor has died. session: as in flow.Begin.
     """
 
     config: Config
@@ -25,6 +25,7 @@ class Task(msgspec.Struct, frozen=True, tag=True):
     folder: str
     quiet: bool
     note: str
+    session: str
 
 
 class Order(msgspec.Struct, frozen=True, tag=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import secrets
 import selectors
 import signal
 import socket
@@ -83,6 +84,7 @@ class Supervisor:
         self._nodes = tuple(nodes)
         self._folder = folder
         self._quiet, self._note = quiet, note
+        self._session = secrets.token_hex(8)
         self._processes = [_Process(members) for members in processes_of(nodes)]
         self._selector = selectors.DefaultSelector()
         self._error: FacestreamError | None = None
@@ -143,7 +145,15 @@ class Supervisor:
         process.channel, process.heard, process.start_at = ours, b"", None
         self._selector.register(ours, selectors.EVENT_READ, process)
         names = tuple(node.name for node in process.nodes)
-        task = Task(self._config, names, self._nodes, str(self._folder), self._quiet, self._note)
+        task = Task(
+            self._config,
+            names,
+            self._nodes,
+            str(self._folder),
+            self._quiet,
+            self._note,
+            self._session,
+        )
         process.tell(task)
         if self._told_stop and "source" in process.stages:
             process.tell(Order("stop"))

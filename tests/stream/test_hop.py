@@ -390,3 +390,16 @@ def test_a_message_that_claims_to_be_huge_ends_its_connection_alone(
         hostile.send(bytes(65 * 2**20))
         earlier.send([frame(0)])
         works(earlier, later, 1)
+
+
+def test_an_attempt_that_was_over_before_it_began_is_forgotten(
+    ends: Ends, tmp_path: object
+) -> None:
+    later = ends.later(endpoints(tmp_path)["ipc"])
+    earlier = ends.earlier(later.endpoint)
+    earlier.send([begin("a"), begin("a", "yard")])
+    works(earlier, later, 2)
+    later.answer([Resume("door", "a", "epoch", "", 1, over=True)])
+    answers(earlier, later)
+    (restart,) = answers(earlier, ends.once_more(later))
+    assert restart.camera == "yard"
