@@ -138,6 +138,55 @@ def ijb(
     finish(evaluate_ijb(folder, name, choices, source), output, as_json=json)
 
 
+@app.command(epilog="Example: facestream evaluate quality pair_list.txt --images faces -o report")
+def quality(
+    pairs: Annotated[Path, typer.Argument(help="A list of pairs, or a .bin file.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the list's pictures; default: beside the list.")
+    ] = None,
+    origin: Annotated[
+        list[str] | None, typer.Option("--source", help="pack, norm or detector; default: pack.")
+    ] = None,
+    quality_file: Annotated[
+        list[Path] | None, typer.Option(help='METHOD_db.txt with lines "path score".')
+    ] = None,
+    definition: Annotated[
+        str, typer.Option(help="reestimate (the papers), fixed (the standard) or both.")
+    ] = "both",
+    alignment: Annotated[str, typer.Option(help="detect, or aligned crops.")] = "detect",
+    flip: Annotated[bool, typer.Option(help="Add the embedding of the mirrored face.")] = False,
+    pack: PackOption = "open",
+    backend: BackendOption = "onnxruntime",
+    store: StoreOption = None,
+    features: FeaturesOption = None,
+    workers: WorkersOption = 0,
+    half: HalfOption = False,
+    skip_bad: SkipOption = False,
+    resamples: ResamplesOption = 100,
+    seed: SeedOption = 0,
+    output: OutputOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Face quality: error versus discard (ERC, EDC) with areas, several sources on one plot."""
+    from .eval_output import finish
+    from .eval_quality import QualityChoices, evaluate_quality
+    from .eval_verification import Bootstrap
+
+    chosen = check_choice("--definition", definition, ("reestimate", "fixed", "both"))
+    own = tuple(origin or ()) if origin or quality_file else ("pack",)
+    choices = QualityChoices(
+        images,
+        alignment,
+        flip,
+        own,
+        tuple(quality_file or ()),
+        ("reestimate", "fixed") if chosen == "both" else (chosen,),
+        Bootstrap(resamples, seed),
+    )
+    source = Source(pack, backend, store, features, workers, half, skip_bad)
+    finish(evaluate_quality(pairs, choices, source), output, as_json=json)
+
+
 @app.command(epilog="Example: facestream evaluate show report")
 def show(
     folder: Annotated[Path, typer.Argument(help="Folder with a report.json.")],
