@@ -83,7 +83,7 @@ def write_table(real: Sample, simulated: Sequence[Sample]) -> str:
         "| Clips | Faces | " + " | ".join(MEASURES) + " |",
         "|---|---|" + "---|" * len(MEASURES),
     ]
-    for sample in (real, *simulated):
+    for row, sample in enumerate((real, *simulated)):
         cells = [f"{sample.name} ({sample.clips})", str(len(sample.values))]
         for column in range(len(MEASURES)):
             if not len(sample.values):
@@ -91,7 +91,7 @@ def write_table(real: Sample, simulated: Sequence[Sample]) -> str:
                 continue
             low, middle, high = np.percentile(sample.values[:, column], (5, 50, 95))
             cell = f"{middle:.3g} ({low:.3g} to {high:.3g})"
-            if sample is not real:
+            if row:
                 apart = distance(real.values[:, column], sample.values[:, column])
                 cell += f", D {apart:.2f}" + (" **unmatched**" if apart > UNMATCHED else "")
             cells.append(cell)

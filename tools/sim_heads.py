@@ -88,7 +88,7 @@ def _premultiply(patch: Image, alpha: Image) -> Image:
 
 def _find_outline(patch: Image, face: Floats, points: Floats) -> Image:
     """Alpha (H, W) uint8 of head and neck in a patch."""
-    shrink = np.float32(min(1.0, _OUTLINE_HEIGHT / float(face[3] - face[1])))
+    shrink = min(1.0, _OUTLINE_HEIGHT / float(face[3] - face[1]))
     small = cv2.resize(patch, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
     alpha = _outline(np.asarray(small, np.uint8), face * shrink, points * shrink)
     size = (patch.shape[1], patch.shape[0])

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .sim_cast import Cast
 
 app = typer.Typer()
-_MARKS = ("<!-- measured: comparison -->\n", "<!-- end of measured: comparison -->")
+MARKS = ("<!-- measured: comparison -->\n", "<!-- end of measured: comparison -->")
+"""Between these lines a page holds the table of `compare`."""
 
 
 @app.callback(invoke_without_command=True)
@@ -131,10 +132,10 @@ def compare(
 
 def put_table(page: Path, table: str) -> None:
     """Replace what stands between a page's marks; raises ConfigError where it has none."""
-    before, mark, rest = page.read_text(encoding="utf-8").partition(_MARKS[0])
-    _, end, after = rest.partition(_MARKS[1])
+    before, mark, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
     if not mark or not end:
-        raise ConfigError(f"{page} has no lines {_MARKS[0].strip()} and {_MARKS[1]}")
+        raise ConfigError(f"{page} has no lines {MARKS[0].strip()} and {MARKS[1]}")
     page.write_text(f"{before}{mark}{table}{end}{after}", encoding="utf-8")
 
 
