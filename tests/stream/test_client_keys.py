@@ -63,7 +63,7 @@ def test_the_right_key_reads_both_sockets(publisher: Publisher, me: Path) -> Non
 
 def test_without_a_key_it_says_that_one_is_needed(publisher: Publisher) -> None:
     events = subscribe(publisher.endpoint, timeout=PATIENCE)
-    with pytest.raises(KeyRefused, match="asks for a key.* name your key file"):
+    with pytest.raises(KeyRefused, match=r"asks for a key.* name your key file"):
         next(events)
     assert list(events) == [], "it is over"
 
