@@ -143,11 +143,14 @@ def _outline(patch: Image, face: Floats, points: Floats) -> Image:
 def _neckline(
     shape: tuple[int, ...], centre: float, chin: float, width: float, height: float
 ) -> Floats:
-    """1 above a round neckline, 0 below it: lowest under the chin, rising to the sides."""
+    """1 above a round neckline, 0 below it: lowest under the chin, rising to the sides.
+
+    Where the still ends before, so does the neck, as round.
+    """
     rows = np.arange(shape[0], dtype=np.float32)[:, None]
     columns = np.arange(shape[1], dtype=np.float32)[None]
     aside = np.clip(np.abs(columns - centre) / (0.75 * width), 0, 1)
-    lowest = chin + height * (0.34 - 0.16 * aside**2)
+    lowest = min(chin + 0.34 * height, shape[0] - 0.02 * height) - 0.16 * height * aside**2
     return np.asarray(np.clip((lowest - rows) / (0.06 * height), 0.0, 1.0), np.float32)
 
 

@@ -159,6 +159,15 @@ def _draw_inside(painter: _Painter, room: Room, generator: np.random.Generator) 
     x = float(generator.uniform(-0.6 * hw, 0.2 * hw))
     painter.facing(far - 0.02, (x, x + 0.95), (0, 2.1), door)
     painter.facing(far - 0.03, (x + 0.3, x + 0.65), (1.2, 1.8), wall * 0.8)
+    painter.facing(far - 0.02, (x + 0.8, x + 0.86), (1.0, 1.04), wall)
+    for start in np.arange(x + 1.3, hw - 0.4, 0.7).tolist():
+        low = float(generator.uniform(1.1, 1.4))
+        painter.facing(far - 0.02, (start, start + 0.45), (low, low + 0.55), trim)
+        picture = _tint(generator, 90, 235, 25)
+        painter.facing(far - 0.03, (start + 0.02, start + 0.43), (low + 0.02, low + 0.53), picture)
+    for start in np.arange(-hw + 0.4, x - 1.0, 1.2).tolist():
+        painter.facing(far - 0.02, (start, start + 0.9), (0, 0.8), trim * 1.25)
+        painter.facing(far - 0.03, (start - 0.02, start + 0.92), (0.8, 0.84), trim * 0.8)
     for side in (-1, 1):
         edge = side * hw
         behind = [(edge, 0.0, room.corner), (side * room.wide, 0.0, room.corner)]
@@ -252,7 +261,7 @@ def _light(picture: Image, room: Room, generator: np.random.Generator) -> Image:
     z = np.minimum(z, room.far_wall)
     x = (columns - view.width / 2) * z / view.focal
     light = room.light_at(x, z)
-    for cells, strength in ((14, 0.025), (60, 0.015)):
+    for cells, strength in ((14, 0.012), (60, 0.012)):
         shape = (cells * view.height // view.width + 2, cells)
         stains = generator.normal(0, strength, shape).astype(np.float32)
         light = light + cv2.resize(stains, (view.width, view.height), interpolation=cv2.INTER_CUBIC)
