@@ -19,25 +19,53 @@ import pytest
 import yaml
 
 from facestream import JournalError
+from facestream.configs.load import from_mapping
 from facestream.models.pack import Pack
 from facestream.models.photo import find_faces
 from facestream.models.pull import fetch_group_photo
-from facestream.stream.events import AnyEvent, System
+from facestream.stream.events import AnyEvent, MatchEvent, SightingEnded, System
 from facestream.stream.journal import Journal
 from facestream.stream.journal_reader import JournalReader
 from facestream.tools.render import enrolment_photos, render_clip
+from facestream.tools.run import execute
 
 PROGRAM = [sys.executable, "-m", "facestream.tools.cli"]
 PATIENCE = 90.0
 
 
-def render(pack: Pack, folder: Path, seconds: float) -> tuple[Path, Path]:
-    """A clip of people walking, 10 frames a second, and the folder of photos to enrol."""
-    photo = cv2.imread(str(fetch_group_photo()))
-    faces = find_faces(pack.detector, photo)
-    enrolment_photos(photo, faces, folder / "photos")
-    render_clip(photo, faces, folder / "clip.mp4", seconds=seconds, fps=10)
-    return folder / "clip.mp4", folder / "photos"
+FRAMES = 80
+_made: dict[str, Any] = {}  # what several tests share: it takes its time
+
+
+def scene_of(pack: Pack, factory: pytest.TempPathFactory) -> Path:
+    """A folder with clip.mp4, people walking at 10 frames a second, and photos/ of some."""
+    if "scene" not in _made:
+        folder = factory.mktemp("scene")
+        photo = cv2.imread(str(fetch_group_photo()))
+        faces = find_faces(pack.detector, photo)
+        enrolment_photos(photo, faces, folder / "photos")
+        render_clip(photo, faces, folder / "clip.mp4", seconds=FRAMES / 10, fps=10)
+        _made["scene"] = folder
+    scene: Path = _made["scene"]
+    return scene
+
+
+def undisturbed(pack: Pack, factory: pytest.TempPathFactory) -> list[AnyEvent]:
+    """The events of that clip, all stages in one thread."""
+    if "events" not in _made:
+        scene = scene_of(pack, factory)
+        content = {
+            "cameras": [{"name": "hall", "url": str(scene / "clip.mp4")}],
+            "gallery": {"folder": str(scene / "photos")},
+            "publish": {"endpoint": "", "journal": str(scene / "undisturbed.db")},
+        }
+        totals = execute(from_mapping(content), pack=pack, quiet=True)
+        assert totals.frames == FRAMES
+        _made["events"] = stored(scene / "undisturbed.db")
+    events: list[AnyEvent] = _made["events"]
+    assert sum(isinstance(event, SightingEnded) for event in events) >= 5
+    assert sum(isinstance(event, MatchEvent) for event in events) >= 2
+    return events
 
 
 def write(path: Path, content: Mapping[str, Any]) -> Path:

@@ -13,19 +13,18 @@ import msgspec
 import pytest
 import zmq
 
-from facestream.configs.load import from_mapping
 from facestream.models.pack import Pack
 from facestream.stream.events import AnyEvent, CameraState, System, decode
-from facestream.tools.run import execute
 
 from .running import (
     Run,
     assert_same,
     count,
     is_over,
-    render,
     running,
+    scene_of,
     stored,
+    undisturbed,
     wait_for,
     write,
 )
@@ -46,22 +45,14 @@ def configuration(folder: Path, transport: str) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def scene(open_models: Pack, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scene")
-    render(open_models, folder, seconds=9)
-    return folder
+    return scene_of(open_models, tmp_path_factory)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(
-    scene: Path, open_models: Pack, tmp_path_factory: pytest.TempPathFactory
-) -> list[AnyEvent]:
-    content = configuration(scene, "none")
-    journal = tmp_path_factory.mktemp("undisturbed") / "none.db"
-    content["publish"]["journal"] = str(journal)
-    execute(from_mapping(content), pack=open_models, quiet=True)
-    events = stored(journal)
+@pytest.fixture
+def expected(open_models: Pack, tmp_path_factory: pytest.TempPathFactory) -> list[AnyEvent]:
+    events = undisturbed(open_models, tmp_path_factory)
     assert len(events) > 18  # so that kills lie in the middle
     return events
 
@@ -107,7 +98,7 @@ def shared_memory() -> set[str]:
 
 @pytest.mark.parametrize("transport", KILLS)
 def test_every_node_killed_in_turn_changes_nothing(
-    scene: Path, undisturbed: list[AnyEvent], tmp_path: Path, transport: str
+    scene: Path, expected: list[AnyEvent], tmp_path: Path, transport: str
 ) -> None:
     content = configuration(scene, transport)
     content["publish"]["endpoint"] = f"ipc://{tmp_path}/events"
@@ -131,7 +122,7 @@ def test_every_node_killed_in_turn_changes_nothing(
         f"node {node} was killed by SIGKILL and is started again" for node in KILLS[transport]
     ]
     events = stored(tmp_path / f"{transport}.db")
-    assert_same(undisturbed, events)
+    assert_same(expected, events)
     assert len({event.id for event in events}) == len(events)
     assert_repeats_are_the_same(listener.payloads)
     # Nothing is left: no process, no shared memory, no socket of a node.
@@ -141,7 +132,7 @@ def test_every_node_killed_in_turn_changes_nothing(
 
 
 def test_a_killed_supervisor_takes_its_nodes_with_it_and_the_next_run_goes_on(
-    scene: Path, undisturbed: list[AnyEvent], tmp_path: Path
+    scene: Path, expected: list[AnyEvent], tmp_path: Path
 ) -> None:
     file = str(write(tmp_path / "c.yaml", configuration(scene, "tcp")))
     with running(tmp_path, "run", file, "--json") as run:
@@ -156,7 +147,7 @@ def test_a_killed_supervisor_takes_its_nodes_with_it_and_the_next_run_goes_on(
     with running(tmp_path, "run", file, "--json") as run:
         run.totals()
     events = stored(tmp_path / "tcp.db")
-    assert_same(undisturbed, events)
+    assert_same(expected, events)
     assert len({event.id for event in events}) == len(events)
 
 

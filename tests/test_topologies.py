@@ -11,18 +11,18 @@ import pytest
 
 from facestream.configs.load import from_mapping
 from facestream.models.pack import Pack
-from facestream.stream.events import AnyEvent, SightingEnded
+from facestream.stream.events import AnyEvent
 from facestream.tools.run import execute
 
-from .running import assert_same, render, running, stored, write
+from .running import FRAMES, assert_same, running, scene_of, stored, undisturbed, write
 
-BATCHES = {  # of detect and embed
-    "none": [(1, 1), (4, 16)],
-    "inproc": [(1, 16), (4, 4)],
-    "ipc": [(1, 4), (4, 16)],
-    "tcp": [(4, 1)],  # and with (4, 16) on real people below
-}
-RUNS = [(transport, *batches) for transport, pairs in BATCHES.items() for batches in pairs]
+RUNS = [  # transport, and the batches of detect and embed; more in test_kill
+    ("none", 1, 1),
+    ("inproc", 4, 16),
+    ("inproc", 1, 4),
+    ("ipc", 1, 16),
+    ("tcp", 4, 1),
+]
 
 
 def configuration(
@@ -55,35 +55,20 @@ def play(
     return {"frames": ended.frames, "faces": ended.faces}, stored(journal)
 
 
-@pytest.fixture(scope="module")
-def scene(open_models: Pack, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return render(open_models, tmp_path_factory.mktemp("scene"), seconds=5)
-
-
-@pytest.fixture(scope="module")
-def expected(
-    scene: tuple[Path, Path], open_models: Pack, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[str, Any], list[AnyEvent]]:
-    folder = tmp_path_factory.mktemp("expected")
-    totals, events = play(folder, *scene, "none", 4, 4, open_models)
-    assert sum(isinstance(event, SightingEnded) for event in events) >= 4
-    assert totals["frames"] == 50
-    return totals, events
-
-
 @pytest.mark.parametrize(("transport", "detect", "embed"), RUNS)
 def test_the_events_do_not_depend_on_where_stages_run(
-    scene: tuple[Path, Path],
-    expected: tuple[dict[str, Any], list[AnyEvent]],
     open_models: Pack,
+    tmp_path_factory: pytest.TempPathFactory,
     tmp_path: Path,
     transport: str,
     detect: int,
     embed: int,
 ) -> None:
-    totals, events = play(tmp_path, *scene, transport, detect, embed, open_models)
-    assert_same(expected[1], events)
-    assert {key: totals[key] for key in expected[0]} == expected[0]
+    scene = scene_of(open_models, tmp_path_factory)
+    clip, photos = scene / "clip.mp4", scene / "photos"
+    totals, events = play(tmp_path, clip, photos, transport, detect, embed, open_models)
+    assert_same(undisturbed(open_models, tmp_path_factory), events)
+    assert totals["frames"] == FRAMES and totals["faces"] > FRAMES
 
 
 def test_real_people_are_recognised_alike(assets: Path, open_models: Pack, tmp_path: Path) -> None:
