@@ -138,6 +138,44 @@ def ijb(
     finish(evaluate_ijb(folder, name, choices, source), output, as_json=json)
 
 
+@app.command(epilog="Example: facestream evaluate ijbs IJB-S --faces crops -o report")
+def ijbs(
+    folder: Annotated[Path, typer.Argument(help="Folder with cs6_metadata.csv and galleries/.")],
+    faces: Annotated[
+        Path, typer.Option(help="Folder of crops: SUBJECT/videos_NAME_FRAME.jpg, img_NAME.jpg.")
+    ],
+    protocol: Annotated[
+        list[str] | None, typer.Option(help="One of the five; default: all of them.")
+    ] = None,
+    aggregator: Annotated[
+        str, typer.Option(help="mean, quality, caface, or raw (as public evaluators).")
+    ] = "quality",
+    alignment: Annotated[str, typer.Option(help="detect, or aligned crops.")] = "detect",
+    pack: PackOption = "open",
+    backend: BackendOption = "onnxruntime",
+    store: StoreOption = None,
+    features: FeaturesOption = None,
+    workers: WorkersOption = 0,
+    half: HalfOption = False,
+    skip_bad: SkipOption = False,
+    resamples: ResamplesOption = 200,
+    seed: SeedOption = 0,
+    output: OutputOption = None,
+    json: JsonOption = False,
+) -> None:
+    """IJB-S with given boxes: ranks 1, 5 and 10, TPIR at FPIR 10 % and 1 %, all five protocols."""
+    from .eval_ijbs import IjbsChoices, evaluate_ijbs
+    from .eval_ijbs_lists import PROTOCOLS
+    from .eval_output import finish
+    from .eval_verification import Bootstrap
+
+    names = tuple(PROTOCOLS)
+    chosen = tuple(check_choice("--protocol", one, names) for one in protocol or names)
+    choices = IjbsChoices(faces, chosen, aggregator, alignment, Bootstrap(resamples, seed))
+    source = Source(pack, backend, store, features, workers, half, skip_bad)
+    finish(evaluate_ijbs(folder, choices, source), output, as_json=json)
+
+
 @app.command(epilog="Example: facestream evaluate quality pair_list.txt --images faces -o report")
 def quality(
     pairs: Annotated[Path, typer.Argument(help="A list of pairs, or a .bin file.")],

@@ -1,0 +1,145 @@
+"""IJB-S: which (subject, path) make up the probes and galleries of its five protocols.
+
+cs6_metadata.csv              subject, "videos/4012.mp4" or "img/77.jpg", ...
+cs6_*_probe.csv               one path per line after a header
+galleries/cs6_*_g1.csv, _g2   template, subject, path after a header
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from .. import ConfigError
+
+Source = tuple[int, str]
+"""A subject in a video or an image: the unit that faces belong to."""
+
+PROTOCOLS = {
+    "surveillance-to-single": ("surveillance_to_single-booking", "single"),
+    "surveillance-to-booking": ("surveillance_to_single-booking", "booking"),
+    "multi-view-to-booking": ("surveillance_to_surveillance", "booking"),
+    "surveillance-to-surveillance": ("surveillance_to_surveillance", "surveillance"),
+    "uav-to-booking": ("uav_to_single-booking", "booking"),
+}
+"""Name of a protocol: its list of probes and its galleries."""
+
+
+class Entry(NamedTuple):
+    """One template: whose it is and where its faces are."""
+
+    subject: int
+    sources: tuple[Source, ...]
+
+
+class Protocol(NamedTuple):
+    """The templates of one protocol: probes, and the galleries by name."""
+
+    name: str
+    probes: list[Entry]
+    galleries: dict[str, list[Entry]]
+
+
+def read_protocol(root: Path, name: str, sources: list[Source]) -> Protocol:
+    """One of PROTOCOLS. sources: of `read_metadata`.
+
+    Raises ConfigError for a missing or malformed list, a path that the metadata does not know, and
+    an empty probe list or gallery.
+    """
+    probe_list, gallery = PROTOCOLS[name]
+    path = root / f"cs6_{probe_list}_probe.csv"
+    wanted = dict.fromkeys(fields[0] for _, fields in _rows(path, 1))
+    known = {one for _, one in sources}
+    if unknown := [one for one in wanted if one not in known]:
+        raise ConfigError(
+            f"{path}: {len(unknown)} of {len(wanted)} paths are not in cs6_metadata.csv, the first "
+            f"is {unknown[0]}: check that the lists belong together"
+        )
+    probes = [Entry(source[0], (source,)) for source in sources if source[1] in wanted]
+    if name == "multi-view-to-booking":
+        # EVERY video of the subject, also those that the list of probes does not name.
+        subjects = dict.fromkeys(entry.subject for entry in probes)
+        probes = [
+            Entry(one, tuple(s for s in sources if s[0] == one and s[1].startswith("videos")))
+            for one in subjects
+        ]
+    galleries = {f"G{half}": read_gallery(root, gallery, half) for half in (1, 2)}
+    return Protocol(name, probes, galleries)
+
+
+def read_metadata(path: Path) -> list[Source]:
+    """Every (subject, path) once, in the order of the file. Raises ConfigError with the line."""
+    found: dict[Source, None] = {}
+    for number, fields in _rows(path, 2):
+        if not fields[0].isdecimal() or not fields[1].startswith(("videos/", "img/")):
+            raise ConfigError(
+                f'{path}:{number}: expected "subject,videos/..." or "subject,img/...", '
+                f"got {','.join(fields[:2])!r}"
+            )
+        found[int(fields[0]), fields[1]] = None
+    return list(found)
+
+
+def read_gallery(root: Path, gallery: str, half: int) -> list[Entry]:
+    """The templates of one gallery: by subject for booking, else one per line."""
+    path = root / "galleries" / f"cs6_surveillance_to_{gallery}_g{half}.csv"
+    lines: list[Source] = []
+    for number, fields in _rows(path, 3):
+        if not fields[1].isdecimal():
+            raise ConfigError(f"{path}:{number}: expected a subject's number, got {fields[1]!r}")
+        lines.append((int(fields[1]), fields[2]))
+    if gallery != "booking":
+        return [Entry(line[0], (line,)) for line in dict.fromkeys(lines)]
+    subjects = dict.fromkeys(subject for subject, _ in lines)
+    return [Entry(one, tuple(line for line in lines if line[0] == one)) for one in subjects]
+
+
+def _rows(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
+    """Lines after the header with at least so many columns, with their numbers."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path.parent}: expected {path.name}, one of IJB-S's lists") from None
+    rows = csv.reader(text.splitlines())
+    next(rows, None)
+    empty = True
+    for fields in rows:
+        if not fields:
+            continue
+        if len(fields) < columns or not all(field.strip() for field in fields[:columns]):
+            raise ConfigError(
+                f"{path}:{rows.line_num}: expected {columns} columns, got {','.join(fields)!r}"
+            )
+        empty = False
+        yield rows.line_num, [field.strip() for field in fields]
+    if empty:
+        raise ConfigError(f"{path}: expected lines after the header, got none")
+
+
+def crop_key(source: Source) -> str:
+    """How crops of a source are named, as public evaluators name them: subject/videos_4012.
+
+    >>> crop_key((7, "videos/4012.mp4")), crop_key((7, "img/77.jpg"))
+    ('7/videos_4012', '7/img_77')
+    """
+    subject, path = source
+    return f"{subject}/{path.split('/')[0]}_{Path(path).stem}"
+
+
+def faces_by_source(folder: Path, sources: set[Source]) -> dict[Source, list[str]]:
+    """The crops of each source: FOLDER/SUBJECT/videos_4012_FRAME.jpg and FOLDER/SUBJECT/img_77.jpg.
+
+    Names are relative to the folder, frames in order of name. Sources without crops are left out.
+    """
+    by_key = {crop_key(source): source for source in sources}
+    found: dict[Source, list[str]] = {}
+    for picture in sorted(folder.glob("*/*")):
+        subject = picture.parent.name
+        source = by_key.get(f"{subject}/{picture.stem}")
+        if source is None:
+            source = by_key.get(f"{subject}/{picture.stem.rpartition('_')[0]}")
+        if source is not None:
+            found.setdefault(source, []).append(f"{subject}/{picture.name}")
+    return found
