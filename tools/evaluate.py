@@ -176,6 +176,49 @@ def ijbs(
     finish(evaluate_ijbs(folder, choices, source), output, as_json=json)
 
 
+@app.command(
+    epilog="Example: facestream evaluate megaface facescrub.json --distractors megaface_1000.json "
+    "--probe-images facescrub --distractor-images megaface"
+)
+def megaface(
+    probes: Annotated[Path, typer.Argument(help="The kit's list of probes, with ids.")],
+    distractors: Annotated[
+        list[Path], typer.Option(help="The kit's list of distractors; once per size.")
+    ],
+    probe_images: Annotated[Path, typer.Option(help="Folder of the probes' pictures.")],
+    distractor_images: Annotated[Path, typer.Option(help="Folder of the distractors' pictures.")],
+    alignment: Annotated[str, typer.Option(help="detect, or aligned crops.")] = "detect",
+    flip: Annotated[bool, typer.Option(help="Add the embedding of the mirrored face.")] = True,
+    pack: PackOption = "open",
+    backend: BackendOption = "onnxruntime",
+    store: StoreOption = None,
+    features: FeaturesOption = None,
+    workers: WorkersOption = 0,
+    half: HalfOption = False,
+    skip_bad: SkipOption = False,
+    resamples: ResamplesOption = 1000,
+    seed: SeedOption = 0,
+    output: OutputOption = None,
+    json: JsonOption = False,
+) -> None:
+    """MegaFace: rank-1 identification of FaceScrub probes among 10^3 to 10^6 distractors."""
+    from .eval_megaface import MegafaceChoices, evaluate_megaface
+    from .eval_output import finish
+    from .eval_verification import Bootstrap
+
+    choices = MegafaceChoices(
+        probes,
+        tuple(distractors),
+        probe_images,
+        distractor_images,
+        alignment,
+        flip,
+        Bootstrap(resamples, seed),
+    )
+    source = Source(pack, backend, store, features, workers, half, skip_bad)
+    finish(evaluate_megaface(choices, source), output, as_json=json)
+
+
 @app.command(epilog="Example: facestream evaluate quality pair_list.txt --images faces -o report")
 def quality(
     pairs: Annotated[Path, typer.Argument(help="A list of pairs, or a .bin file.")],
