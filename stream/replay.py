@@ -39,6 +39,8 @@ QUESTIONS_MOST = 100
 REQUESTS_MOST = 64
 TOPICS_MOST = 1000
 CREDIT_MOST = 2**31
+SEQUENCE_MOST = 2**53
+"""Whole numbers in messages stay below it; msgpack has some that SQLite cannot take."""
 SEND_QUEUE = 8
 """Pages that wait for one peer."""
 RETRY_FIRST, RETRY_MOST = 0.002, 0.1  # seconds
@@ -278,8 +280,8 @@ class ReplayServer:
 
 
 def _malformed(question: ReplayRequest) -> tuple[Refusal, str] | None:
-    if question.after < 0 or question.credit < 0:
-        return "malformed", "expected after and credit of 0 or more"
+    if not 0 <= question.after <= SEQUENCE_MOST or question.credit < 0:
+        return "malformed", f"expected after of 0 to {SEQUENCE_MOST} and credit of 0 or more"
     if len(question.topics) > TOPICS_MOST:
         return "malformed", f"expected at most {TOPICS_MOST} topics"
     return None

@@ -331,6 +331,7 @@ GARBAGE = [
     msgspec.msgpack.encode({"type": "request"}),
     msgspec.msgpack.encode(ReplayRequest(number=1, epoch="", after=0, credit=1))[:-3],
     msgspec.msgpack.encode(ReplayRequest(number=1, epoch="", after=-1, credit=1)),
+    msgspec.msgpack.encode(ReplayRequest(number=1, epoch="", after=2**64 - 1, credit=1)),
     msgspec.msgpack.encode(ReplayRequest(number=1, epoch="", after=0, credit=-1)),
     msgspec.msgpack.encode(
         ReplayRequest(number=1, epoch="", after=0, credit=1, topics=("x",) * 1001)
