@@ -19,7 +19,7 @@ import re
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -181,13 +181,15 @@ class KeyStore:
         found = []
         for folder in (self.folder, self._allowed_folder):
             try:
-                with os.scandir(folder) as entries:
-                    for entry in entries:
-                        if entry.name.endswith((".key", ".key_secret")):
-                            at = entry.stat()
-                            found.append((entry.path, at.st_ino, at.st_mtime_ns, at.st_size))
+                names = os.listdir(folder)
             except FileNotFoundError:
-                continue  # no keys yet, or one went as we looked
+                continue  # no keys yet
+            for name in names:
+                if name.endswith((".key", ".key_secret")):
+                    path = folder / name
+                    with suppress(FileNotFoundError):  # it went as we looked, or links to nothing
+                        at = path.stat()
+                        found.append((str(path), at.st_ino, at.st_mtime_ns, at.st_size))
         return tuple(sorted(found))
 
     def create(self, name: str, role: Role, topics: tuple[str, ...], out: Path) -> tuple[Key, Path]:

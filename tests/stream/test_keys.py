@@ -142,6 +142,16 @@ def test_a_damaged_file_lets_nobody_in_and_changes_nothing_for_others(
     assert store.allowed()[1] == {}
 
 
+def test_a_link_to_nothing_hides_no_change_of_another_key(store: KeyStore) -> None:
+    for name in ("door", "hall", "wall"):
+        new(store, name)
+    (store.folder / "allowed" / "odd.key").symlink_to(store.folder / "nowhere")
+    for name in ("door", "hall", "wall"):
+        before = store.stamp()
+        store.revoke(name)
+        assert store.stamp() != before
+
+
 def test_what_is_no_secret_key_is_refused_in_words(store: KeyStore, tmp_path: Path) -> None:
     new(store, "wall")
     with pytest.raises(PublishError, match="is no secret key of facestream"):
