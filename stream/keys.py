@@ -207,21 +207,24 @@ class KeyStore:
             rights = (EVERYTHING,)
         path = self._allowed_folder / f"{name}.key"
         carried = out / f"{name}.key_secret"
+        # Before the first key: it turns keys on, and nobody could come in.
+        if not out.is_dir() or not os.access(out, os.W_OK | os.X_OK):
+            raise PublishError(f"--out {out} is no folder that can be written to: name another")
         with self._changing():
             if path.exists():
                 raise ConfigError(
                     f"there is a key called {name} already: revoke it first (`facestream keys "
                     f"revoke {name}`), or choose another name"
                 )
+            if carried.exists():
+                raise _taken(carried)
             server = self._ensure_server()
             public, secret = _new_pair()
             key = Key(name, role, rights, datetime.now(UTC), public)
             try:
                 _write(carried, {"name": name, "server-key": server.public}, public, secret)
             except FileExistsError as error:
-                raise ConfigError(
-                    f"{carried} is there already: move it away, or name another folder with --out"
-                ) from error
+                raise _taken(carried) from error
             try:
                 _write(path, _metadata(key), public)
             except BaseException:
@@ -321,6 +324,12 @@ def _check_name(name: str) -> None:
             "the name of a key has at most 64 letters, digits, dots, dashes and underscores, "
             f"begins with a letter or digit and is not {OWN!r}, got {name[:80]!r}"
         )
+
+
+def _taken(carried: Path) -> ConfigError:
+    return ConfigError(
+        f"{carried} is there already: move it away, or name another folder with --out"
+    )
 
 
 def _new_pair() -> tuple[str, str]:

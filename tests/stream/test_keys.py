@@ -152,6 +152,18 @@ def test_a_link_to_nothing_hides_no_change_of_another_key(store: KeyStore) -> No
         assert store.stamp() != before
 
 
+def test_a_key_that_cannot_be_carried_away_turns_no_keys_on(
+    store: KeyStore, tmp_path: Path
+) -> None:
+    for out in (tmp_path / "nowhere", Path(__file__)):
+        with pytest.raises(PublishError, match="is no folder that can be written to"):
+            store.create("wall", "subscriber", (), out)
+    (tmp_path / "wall.key_secret").touch()
+    with pytest.raises(ConfigError, match="is there already"):
+        store.create("wall", "subscriber", (), tmp_path)
+    assert store.server() is None
+
+
 def test_what_is_no_secret_key_is_refused_in_words(store: KeyStore, tmp_path: Path) -> None:
     new(store, "wall")
     with pytest.raises(PublishError, match="is no secret key of facestream"):
