@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 CREDIT = 256
 WAITING_MOST = 1000
 FIRST_PAUSE, FRUITLESS_PAUSE, LONGEST_PAUSE = 0.1, 1.0, 10.0
-FIRST_SILENCE, LONGEST_SILENCE = 3.0, 60.0
+FIRST_SILENCE, LONGEST_SILENCE = 5.0, 60.0
+AWAY = 2.0
 
 
 class Catchup:
@@ -81,7 +82,7 @@ class Catchup:
         self._pause = FIRST_PAUSE
         self._waiting: deque[tuple[int, Arrival]] = deque(maxlen=WAITING_MOST)
         self._held_since: float | None = None
-        self._heard = 0.0
+        self._heard = self._ticked = 0.0
         self._silence = FIRST_SILENCE
         self._rounds = Rounds()
 
@@ -179,7 +180,15 @@ class Catchup:
             self._progress, self._received, self._brought = now, 0, False
 
     def tick(self, now: float) -> None:
-        """Time has passed: give up waiting for a replay, or wonder about a long silence."""
+        """Time has passed: give up waiting for a replay, or wonder about a long silence.
+
+        To be called every second. If it was not, the caller was busy: nobody was listening.
+        """
+        away, self._ticked = now - self._ticked, now
+        if away > AWAY:
+            self._heard, self._progress = self._heard + away, self._progress + away
+            if self._held_since is not None:
+                self._held_since += away
         if self._held_since is not None and now - self._held_since > self._patience:
             self._give_up(now)
         if self.position.epoch and now - self._heard > self._silence:
@@ -386,13 +395,5 @@ class Catchup:
             self.arrive(arrival, now)
 
     def _lost(self, reason: Loss, last: int | None, why: str) -> EventsLost:
-        first = self.position.floor + 1
-        which = f"after {first - 1}" if last is None else f"{first} to {last}"
-        return EventsLost(
-            f"events {which} (epoch {self.position.epoch}) are lost, as far as they were asked "
-            f"for: {why}; what comes after them can be read",
-            reason=reason,
-            epoch=self.position.epoch,
-            first=first,
-            last=last,
-        )
+        position = self.position
+        return EventsLost(why, reason, position.epoch, position.floor + 1, last)

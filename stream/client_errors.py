@@ -34,11 +34,13 @@ class EventsLost(PublishError):
     The next event that is asked for is the first behind the gap.
     """
 
-    def __init__(
-        self, message: str, *, reason: Loss, epoch: str, first: int, last: int | None
-    ) -> None:
-        """Made by the client."""
-        super().__init__(message)
+    def __init__(self, why: str, reason: Loss, epoch: str, first: int, last: int | None) -> None:
+        """Made by the client; why: in words."""
+        which = f"after {first - 1}" if last is None else f"{first} to {last}"
+        super().__init__(
+            f"events {which} (epoch {epoch}) are lost, as far as they were asked for: {why}; what "
+            "comes after them can be read"
+        )
         self.reason: Loss = reason
         """expired: the journal no longer holds them. epoch: the publisher has another journal.
         no answer: the replay socket did not answer."""
