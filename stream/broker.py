@@ -33,7 +33,7 @@ SEND_QUEUE = 10_000
 HANDOVER_QUEUE = 1000
 BATCHES_MOST = 100
 LINGER_MS = 1000
-PORT_TRIES = 20
+PORT_TRIES = 100
 ACCESS_SECONDS = 1.0
 RETENTION_SECONDS = 60.0
 RETENTION_PAUSE = 0.02
@@ -161,6 +161,9 @@ class Broker:
         socket = self._context.socket(kind)
         try:
             socket.sndhwm = queue
+            # Before it is bound: connections copy it from there, and one that breaks off with
+            # messages unsent would otherwise keep the context from ending for ever.
+            socket.linger = LINGER_MS if kind == zmq.XPUB else 0
             socket.heartbeat_ivl, socket.heartbeat_timeout = PEER_HEARTBEAT_MS, PEER_TIMEOUT_MS
             self._access.bind(socket, endpoint, setting, "subscriber")
         except BaseException:
@@ -171,14 +174,12 @@ class Broker:
     def _run(self) -> None:
         try:
             self._serve()
-            linger = LINGER_MS
         except BaseException as error:
             self._failure = error
-            linger = 0
             log.error("publishing stopped: %s: %s", type(error).__name__, error)
         finally:
-            self._publisher.close(linger=linger)
-            self._router.close(linger=0)
+            self._publisher.close()
+            self._router.close()
             self._inbox.close()
             self._reader.close()
 
