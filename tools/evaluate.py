@@ -138,6 +138,22 @@ def ijb(
     finish(evaluate_ijb(folder, name, choices, source), output, as_json=json)
 
 
+@app.command(epilog="Example: facestream evaluate crops simulated-medium crops --every 5")
+def crops(
+    folder: Annotated[Path, typer.Argument(help="An IJB-S or simulated set with videos/.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the crops.")],
+    every: Annotated[int, typer.Option(min=1, help="Take each n-th frame.")] = 1,
+    margin: Annotated[
+        float, typer.Option(min=0.0, help="Added on each side, as a share of the box.")
+    ] = 0.5,
+) -> None:
+    """Cut the given faces out of the videos of an IJB-S or simulated set, for `ijbs --faces`."""
+    from .eval_crops_ijbs import cut_crops
+
+    done = cut_crops(folder, out, every=every, margin=margin)
+    typer.echo(f"crops: {done.total:,} in {out}, {done.written:,} of them new")
+
+
 @app.command(epilog="Example: facestream evaluate ijbs IJB-S --faces crops -o report")
 def ijbs(
     folder: Annotated[Path, typer.Argument(help="Folder with cs6_metadata.csv and galleries/.")],
