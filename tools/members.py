@@ -185,6 +185,8 @@ class Members:
                 self.end()
             if self.interrupted:
                 self.stop()
+            if self._error is not None:
+                self._pass_on(self._error)
         return [
             threading.Thread(
                 target=self._run, args=[self._members[node.name]], name=node.name, daemon=True
@@ -316,13 +318,16 @@ class Members:
             if self._error is not None:
                 return
             self._error = error
-            for member in self._members.values():
-                if isinstance(member.outlet, HopOut):
-                    member.outlet.give_up(f"another node has failed: {type(error).__name__}")
-                if isinstance(member.inlet, HopIn):
-                    member.inlet.fail(error)
-                else:
-                    member.node.stop()
+            self._pass_on(error)
+
+    def _pass_on(self, error: BaseException) -> None:
+        for member in self._members.values():
+            if isinstance(member.outlet, HopOut):
+                member.outlet.give_up(f"another node has failed: {type(error).__name__}")
+            if isinstance(member.inlet, HopIn):
+                member.inlet.fail(error)
+            else:
+                member.node.stop()
 
     def _failure(self) -> SourceError | None:
         """The first failure of a source, where all sources here have failed."""
