@@ -30,7 +30,7 @@ from .refusals import Refusals
 STALL_SECONDS = 0.2
 """A turn of the node's loop is held up this long where the next node has no room."""
 LOOK_MS = 5
-SILENCE_SECONDS = 15.0
+SILENCE_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -181,10 +181,9 @@ class HopOut:
             self._sent_at = now  # nobody is connected: not in every turn
         if now - self._heard_at > SILENCE_SECONDS and not self._silent:
             self._silent = True
+            keys = ", and does it know this machine's key" if "tcp://" in self._address else ""
             log.warning(
-                "the next node does not answer at %s: is it running, and is this machine's key "
-                "known there?",
-                self._address,
+                "the next node does not answer at %s: is it running%s?", self._address, keys
             )
 
     def _hear(self) -> None:

@@ -92,6 +92,12 @@ def assert_repeats_are_the_same(payloads: list[bytes]) -> None:
     assert by_id and all(len(different) == 1 for different in by_id.values())
 
 
+def tells(pid: int, address: str) -> bool:
+    """Whether other users may read a camera's address, which may carry a password."""
+    shown = [Path(f"/proc/{pid}/{file}").read_bytes() for file in ("cmdline", "environ")]
+    return address.encode() in b"".join(shown)
+
+
 def shared_memory() -> set[str]:
     return set(os.listdir("/dev/shm"))
 
@@ -109,6 +115,7 @@ def test_every_node_killed_in_turn_changes_nothing(
             first = wait_for(lambda: len(run.children()) == len(KILLS[transport]), run)
             assert first
             pids = set(run.children().values())
+            assert not any(tells(pid, str(scene / "clip.mp4")) for pid in pids)
             for node, events in KILLS[transport].items():
                 wait_for(lambda events=events: count(tmp_path / f"{transport}.db") >= events, run)
                 run.kill(node)
@@ -117,7 +124,8 @@ def test_every_node_killed_in_turn_changes_nothing(
     finally:
         listener.close()
     assert code == 0, errors
-    lines = errors.splitlines()
+    # A busy machine may start a node so late that others say they wait for it.
+    lines = [line for line in errors.splitlines() if "answer" not in line]
     assert lines == [
         f"node {node} was killed by SIGKILL and is started again" for node in KILLS[transport]
     ]
