@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import methodcaller
 from typing import Literal
 
 import msgspec
@@ -21,8 +20,9 @@ from .. import RecordError, __version__
 from ..configs.schema import Config
 from ..models.card import Card
 from .aggregate import AggregateStage
+from .audience import Audience
 from .decide import Decided, DecideStage
-from .events import CameraState, System, TrackEvent, event_id
+from .events import CameraState, System, event_id
 from .fingerprint import settings_digest
 from .flow import (
     Begin,
@@ -41,11 +41,9 @@ from .flow import (
 from .journal import Checkpoint
 from .match import GalleryIndex, MatchStage
 from .meter import Meter
-from .node import take_all
 from .publish import Publisher
 from .records import Observed
 from .sightings import instant
-from .totals import Totals
 from .watcher import SourceInfo, Watcher
 from .workers import Frames
 
@@ -106,14 +104,13 @@ class Deciding:
 
         frames: where `Detecting` keeps frames for the watchers; None where it keeps none.
         """
-        self.totals = Totals(dropped={camera.name: {} for camera in config.cameras})
+        self._audience = Audience((camera.name for camera in config.cameras), watchers)
+        self.totals = self._audience.totals
         self._publisher = publisher
         self._journal = publisher.journal
         self._gallery = gallery
         self._gallery_version = gallery()[0]
         self._meter = meter
-        self._watchers = tuple(watchers)
-        self._told = self._watchers
         self._frames = frames
         self._settings = settings_digest(config, card)
         epoch = self._journal.epoch
@@ -166,9 +163,7 @@ class Deciding:
 
     def close(self) -> None:
         """Let the watchers write what there is; raises the first error, after all were closed."""
-        error = take_all([watcher.close for watcher in self._watchers])
-        if error is not None:
-            raise error
+        self._audience.close()
 
     # --- a camera begins ---
 
@@ -193,6 +188,7 @@ class Deciding:
             run = begin.attempt if begin.live else str(self._journal.next_run(name))
             first_track = self._journal.last_tracks().get(name, 0) + 1
             camera = _Camera(begin, fingerprint, run, first_track)
+            self._audience.begin(name)
         self._cameras[name] = camera
         self._ups.append(
             Resume(name, begin.attempt, self._epoch, camera.run, camera.first_track, states)
@@ -251,7 +247,7 @@ class Deciding:
         if isinstance(item, Observed):
             self._observed(camera, item)
         elif isinstance(item, SourceInfo):
-            self._tell(methodcaller("source", item))
+            self._audience.source(item)
         elif isinstance(item, StateChange):
             self._camera_state(camera, item)
         elif isinstance(item, TracksEnded):
@@ -267,22 +263,17 @@ class Deciding:
         camera.reached = work.position
 
     def _observed(self, camera: _Camera, observed: Observed) -> None:
-        totals, tracked = self.totals, observed.tracked
-        totals.frames += 1
-        totals.faces += tracked.detected
-        totals.embedded += len(observed.observations)
-        totals.rejected.update(tracked.rejected)
-        totals.rejected.update(observed.rejected)
+        is_new = self._audience.count(observed)
         with self._meter.measure("decide", len(observed.observations)):
             decided = self._decide.process(observed)
         self._publish_tracks(camera, decided)
-        ref = tracked.frame
+        tracked, ref = observed.tracked, observed.tracked.frame
         kept = self._frames.pop((ref.camera, ref.sequence), None) if self._frames else None
-        if not self._told:
+        if not (is_new and self._audience.listens):
             return
         with self._meter.measure("watch"):
             labels = self._decide.labels(ref.camera)
-            self._tell(methodcaller("frame", kept or ref, tracked, labels))
+            self._audience.frame(kept or ref, tracked, labels)
 
     def _camera_state(self, camera: _Camera, change: StateChange) -> None:
         # Counted within the run: what a source tells again after a resume has the same ids.
@@ -391,22 +382,9 @@ class Deciding:
         with self._meter.measure("publish", len(decided)):
             events = [event for event, _ in decided]
             stored = self._publisher.publish_many(events, checkpoints or {})
-        self.totals.events += len(stored)
         for event, (_, template) in zip(stored, decided, strict=True):
-            if isinstance(event, TrackEvent) and event.published_at is not None:
-                passed = event.published_at - event.captured_at
-                self.totals.latencies.append(passed.total_seconds())
-            self._tell(methodcaller("event", event, template))
+            self._audience.event(event, template)
         return max((event.sequence for event in stored), default=0)
-
-    def _tell(self, call: Callable[[Watcher], None]) -> None:
-        """Tell all watchers; one that fails ends the run, and is only closed from then on."""
-        for watcher in self._told:
-            try:
-                call(watcher)
-            except BaseException:
-                self._told = tuple(other for other in self._told if other is not watcher)
-                raise
 
 
 def outline_key(camera: str) -> str:

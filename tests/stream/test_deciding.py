@@ -247,6 +247,9 @@ def test_another_attempt_in_the_same_process_is_resumed_too(told: Told) -> None:
     told.sequence, told.ordinals = -1, {}
     told.show(1, times=5)
     assert told.events() == before
+    # What is made a second time counts once.
+    totals = told.deciding.totals
+    assert (totals.frames, totals.faces, totals.events) == (5, 5, len(before))
 
 
 @pytest.mark.parametrize("change", ["fingerprint", "settings", "camera"])
