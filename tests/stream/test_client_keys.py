@@ -31,6 +31,7 @@ def store(tmp_path: Path) -> KeyStore:
 
 def make(store: KeyStore, name: str, *topics: str) -> Path:
     """A new key; the file that its owner carries away."""
+    store.folder.parent.mkdir(exist_ok=True)
     _, carried = store.create(name, "subscriber", topics, store.folder.parent)
     return carried
 
