@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import av
 import cv2
 import pytest
+import yaml
 
+import facestream
 from facestream.configs.load import from_mapping
+from facestream.configs.topology import nodes_of
 from facestream.models.pack import Pack
 from facestream.stream.events import AnyEvent
 from facestream.tools.run import execute
@@ -88,3 +92,14 @@ def test_real_people_are_recognised_alike(assets: Path, open_models: Pack, tmp_p
     ]
     assert_same(*both)
     assert "woman" in {getattr(event, "identity", None) for event in both[0]}
+
+
+def documented() -> list[str]:
+    """The YAML of docs/topologies.md."""
+    page = (Path(facestream.__file__).parent / "docs" / "topologies.md").read_text()
+    return re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("text", documented())
+def test_what_the_documentation_shows_is_a_topology(text: str) -> None:
+    assert len(nodes_of(from_mapping(yaml.safe_load(text)))) == 4
