@@ -24,10 +24,12 @@ from .eval_identify import (
     measure_searches,
 )
 from .eval_ijbs_lists import (
+    PROTOCOLS,
     Entry,
     Protocol,
     Source,
     faces_by_source,
+    listed_protocols,
     read_metadata,
     read_protocol,
 )
@@ -46,7 +48,7 @@ AGGREGATORS = {
 
 
 class IjbsChoices(NamedTuple):
-    """The command's own options. faces: folder of crops."""
+    """The command's own options. faces: folder of crops. protocols: () for all that are listed."""
 
     faces: Path
     protocols: tuple[str, ...]
@@ -75,6 +77,7 @@ def evaluate_ijbs(root: Path, choices: IjbsChoices, source: FeatureSource) -> Re
     check_choice("--aggregator", choices.aggregator, tuple(AGGREGATORS))
     check_choice("--alignment", choices.alignment, ("detect", "aligned"))
     sources = read_metadata(root / "cs6_metadata.csv")
+    choices = choices._replace(protocols=choices.protocols or tuple(listed_protocols(root)))
     protocols = [read_protocol(root, name, sources) for name in choices.protocols]
     wanted = {
         one
@@ -252,6 +255,8 @@ def _variant(choices: IjbsChoices) -> list[str]:
         "ranks: closed set over G1 and G2 together; ties count against the system",
         f"TPIR at rank 1, mean over G1 and G2; threshold (ijbs): {DEFINITIONS['ijbs']}",
     ]
+    if absent := [name for name in PROTOCOLS if name not in choices.protocols]:
+        lines.append(f"not measured: {', '.join(absent)}")
     if "multi-view-to-booking" in choices.protocols:
         lines.append("multi-view: every video of a subject that the metadata lists")
     if choices.bootstrap.resamples:

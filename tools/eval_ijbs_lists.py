@@ -42,6 +42,21 @@ class Protocol(NamedTuple):
     galleries: dict[str, list[Entry]]
 
 
+def listed_protocols(root: Path) -> list[str]:
+    """The protocols that a set has probes for, as simulated sets have some only.
+
+    Raises ConfigError when there is none.
+    """
+    found = []
+    for name, (probe_list, _) in PROTOCOLS.items():
+        path = root / f"cs6_{probe_list}_probe.csv"
+        if path.is_file() and len(path.read_text(encoding="utf-8").split()) > 1:
+            found.append(name)
+    if not found:
+        raise ConfigError(f"{root}: expected lists cs6_*_probe.csv with probes, got none")
+    return found
+
+
 def read_protocol(root: Path, name: str, sources: list[Source]) -> Protocol:
     """One of PROTOCOLS. sources: of `read_metadata`.
 

@@ -161,7 +161,7 @@ def ijbs(
         Path, typer.Option(help="Folder of crops: SUBJECT/videos_NAME_FRAME.jpg, img_NAME.jpg.")
     ],
     protocol: Annotated[
-        list[str] | None, typer.Option(help="One of the five; default: all of them.")
+        list[str] | None, typer.Option(help="One of the five; default: all the set has probes for.")
     ] = None,
     aggregator: Annotated[
         str, typer.Option(help="mean, quality, caface, or raw (as public evaluators).")
@@ -186,7 +186,7 @@ def ijbs(
     from .eval_verification import Bootstrap
 
     names = tuple(PROTOCOLS)
-    chosen = tuple(check_choice("--protocol", one, names) for one in protocol or names)
+    chosen = tuple(check_choice("--protocol", one, names) for one in protocol or ())
     choices = IjbsChoices(faces, chosen, aggregator, alignment, Bootstrap(resamples, seed))
     source = Source(pack, backend, store, features, workers, half, skip_bad)
     finish(evaluate_ijbs(folder, choices, source), output, as_json=json)

@@ -237,6 +237,21 @@ def test_the_command_reads_pictures_and_prints_a_table(made: Made) -> None:
     assert report["data"]["facts"]["faces"] == "146"
 
 
+def test_by_default_every_protocol_with_probes_is_measured(made: Made) -> None:
+    (made.root / "cs6_uav_to_single-booking_probe.csv").unlink()
+    (made.root / "cs6_surveillance_to_surveillance_probe.csv").write_text("FILENAME\n")
+    choices = made.choices()._replace(protocols=())
+    report = evaluate_ijbs(made.root, choices, made.source()).report
+    assert [row.label for row in report.tables[0].rows] == list(PROTOCOLS)[:2]
+    assert any(
+        line.startswith("not measured: multi-view-to-booking, surveillance-to-surveillance, uav")
+        for line in report.variant
+    )
+    (made.root / "cs6_surveillance_to_single-booking_probe.csv").unlink()
+    with pytest.raises(ConfigError, match=r"expected lists cs6_\*_probe\.csv"):
+        evaluate_ijbs(made.root, choices, made.source())
+
+
 @pytest.mark.parametrize(
     ("file", "text", "why"),
     [
