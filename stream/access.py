@@ -25,8 +25,9 @@ from .endpoints import (
     split_tcp,
 )
 from .handshakes import Handshakes
-from .keys import EVERYTHING, OWN, Key, KeyStore, Pair, Role
+from .keys import OWN, Key, KeyStore, Pair, Role
 from .refusals import Refusals
+from .rights import EVERYTHING
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ class Access:
             raise PublishError(f"{endpoint} cannot be connected to: {error.strerror}") from error
 
     def may_read(self, user: str, topic: str) -> bool:
-        """Whether a peer may subscribe to every topic that begins with `topic`.
+        """Whether a peer may read a topic, or subscribe to it, as `rights.covers` says.
 
         user: what a received frame's get("User-Id") says; "" where it has none: the connection is
         of this machine (tcp without keys, ipc, inproc) and may read everything.

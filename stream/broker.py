@@ -68,6 +68,7 @@ class Broker:
         self._access = access
         self._failure: BaseException | None = None
         self._heads = journal.heads()
+        self._cameras = {_camera(topic) for topic in self._heads}
         self._oldest = journal.oldest
         self._refusals = (Refusals("publish.endpoint"), Refusals("publish.replay"))
         name = f"inproc://facestream-broker-{secrets.token_hex(8)}"
@@ -147,15 +148,25 @@ class Broker:
     def _bind_publisher(self, endpoint: str) -> zmq.Socket[bytes]:
         publisher = self._bind(zmq.XPUB, SEND_QUEUE, endpoint, "publish.endpoint")
         checked = self._access.secured and endpoint.startswith("tcp://")
-        rights = self._access.may_read if checked else None
+        rights = self._may_subscribe if checked else None
         self._subscriptions = Subscriptions(publisher, rights, self._refusals[0])
         return publisher
 
     def _bind_router(self, endpoint: str) -> zmq.Socket[bytes]:
         router = self._bind(zmq.ROUTER, PAGES_QUEUE, endpoint, "publish.replay")
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._replay = ReplayServer(router, self._reader, self._access.may_read, self._refusals[1])
+        rights = self._may_subscribe, self._access.may_read
+        self._replay = ReplayServer(router, self._reader, *rights, self._refusals[1])
         return router
+
+    def _may_subscribe(self, user: str, prefix: str) -> bool:
+        """Whether a key may have all that begins with a prefix, of the cameras known so far."""
+        kind, _, begins = prefix.rpartition("/")
+        return self._access.may_read(user, prefix) and all(
+            self._access.may_read(user, f"{kind}/{camera}")
+            for camera in self._cameras
+            if camera.startswith(begins)
+        )
 
     def _bind(self, kind: int, queue: int, endpoint: str, setting: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
@@ -185,13 +196,13 @@ class Broker:
 
     def _serve(self) -> None:
         """Do what comes next until everything handed over before the end was sent."""
-        poller = self._poller()
+        self._poller = self._new_poller()
         now = time.monotonic()
         heartbeat, retention, look = now + self._config.heartbeat_seconds, now, now
         more = math.inf
         while True:
             wait = min(heartbeat, retention, look) - time.monotonic()
-            poller.poll(max(0, math.ceil(min(wait, more) * 1000)))
+            self._poller.poll(max(0, math.ceil(min(wait, more) * 1000)))
             if not self._forward():
                 return
             now = time.monotonic()
@@ -205,10 +216,9 @@ class Broker:
                 retention = now + self._expire()
             if now >= look:
                 look = now + ACCESS_SECONDS
-                if self._rebind():
-                    poller = self._poller()
+                self._rebind()
 
-    def _poller(self) -> zmq.Poller:
+    def _new_poller(self) -> zmq.Poller:
         poller = zmq.Poller()
         for socket in (self._inbox, self._publisher, self._router):
             poller.register(socket, zmq.POLLIN)
@@ -224,6 +234,10 @@ class Broker:
             if not frame:
                 return False
             for topic, sequence, payload in _DECODER.decode(frame):
+                if (camera := _camera(topic)) not in self._cameras:
+                    self._cameras.add(camera)
+                    if self._subscriptions.outgrown():
+                        self._rebind_publisher()
                 # XPUB never waits: who cannot keep up misses events.
                 self._publisher.send_multipart([topic.encode(), payload], zmq.DONTWAIT)
                 self._heads[topic] = max(sequence, self._heads.get(topic, 0))
@@ -250,17 +264,21 @@ class Broker:
         self._oldest = self._journal.oldest
         return RETENTION_PAUSE if deleted else RETENTION_SECONDS
 
-    def _rebind(self) -> bool:
+    def _rebind(self) -> None:
         """Bind sockets again whose connections must go: whose key is good comes back by itself."""
         publisher = self._subscriptions.lost or self._access.revoked(self._publisher)
         router = self._access.revoked(self._router)
         if publisher:
-            self._publisher.close(linger=0)
-            self._publisher = self._bind_publisher(self.endpoint)
+            self._rebind_publisher()
         if router:
             self._router.close(linger=0)
             self._router = self._bind_router(self.replay_endpoint)
-        return publisher or router
+            self._poller = self._new_poller()
+
+    def _rebind_publisher(self) -> None:
+        self._publisher.close(linger=0)
+        self._publisher = self._bind_publisher(self.endpoint)
+        self._poller = self._new_poller()
 
 
 def expire(journal: Journal, config: PublishConfig, most: int | None = None) -> int:
@@ -268,6 +286,10 @@ def expire(journal: Journal, config: PublishConfig, most: int | None = None) -> 
     megabytes = config.keep_megabytes
     keep_bytes = None if megabytes is None else megabytes * 1e6
     return journal.expire(datetime.now(UTC), config.keep_days, keep_bytes, most)
+
+
+def _camera(topic: str) -> str:
+    return topic.rpartition("/")[2]
 
 
 def _any_port(endpoint: str) -> bool:

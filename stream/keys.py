@@ -28,11 +28,9 @@ from typing import Literal, cast, get_args
 import zmq
 
 from .. import ConfigError, PublishError
-from .events import KINDS, TOPIC_ROOT
-from .protocol import HEARTBEAT_ROOT
+from .rights import EVERYTHING, covers, parse_right
 
 Role = Literal["subscriber", "node"]
-EVERYTHING = "*"
 OWN = "local"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -45,7 +43,7 @@ _FILE_MOST = 65536
 class Key:
     """A key that may connect.
 
-    public: its public half, 40 characters of Z85. topics: rights in the form of `parse_right`.
+    public: its public half, 40 characters of Z85. topics: rights as `parse_right` gives them.
     created_at: UTC.
     """
 
@@ -56,7 +54,7 @@ class Key:
     public: str
 
     def may_read(self, topic: str) -> bool:
-        """Whether every topic that begins with `topic` is inside the rights of this key."""
+        """Whether `topic` is inside the rights of this key, see `rights.covers`."""
         return any(covers(right, topic) for right in self.topics)
 
 
@@ -68,44 +66,6 @@ class Pair:
     public: str
     secret: str = field(repr=False)
     server: str
-
-
-def parse_right(text: str) -> str:
-    """A right in its one spelling: "*" for everything, else KIND/CAMERA, where one may be "*".
-
-    "match", "match/" and "facestream/v1/match/" are short for "match/*". CAMERA is how the camera's
-    name begins, since ZeroMQ filters by prefix: match/door covers door and door-2.
-    Raises ConfigError for an unknown kind or what no camera is called.
-    """
-    short = text.removeprefix(f"{TOPIC_ROOT}/")
-    kind, _, camera = short.partition("/")
-    kind, camera = kind or "*", camera or "*"
-    if kind != "*" and kind not in KINDS:
-        near = difflib.get_close_matches(kind, KINDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KINDS)}"
-        raise ConfigError(f"--topic {text}: unknown kind of event {kind!r}; {hint}")
-    if camera != "*" and not _NAME.fullmatch(camera):
-        raise ConfigError(
-            f"--topic {text}: expected KIND/CAMERA, KIND or *, as in match/door, where CAMERA is "
-            "how names of cameras begin; several rights are several --topic"
-        )
-    return EVERYTHING if kind == camera == "*" else f"{kind}/{camera}"
-
-
-def covers(right: str, topic: str) -> bool:
-    """Whether every topic that begins with `topic`, heartbeats included, is inside a right."""
-    if right == EVERYTHING:
-        return True
-    for root in (HEARTBEAT_ROOT, TOPIC_ROOT):  # a heartbeat's topic begins with both
-        if topic.startswith(f"{root}/"):
-            kind, whole, camera = topic.removeprefix(f"{root}/").partition("/")
-            allowed_kind, _, allowed_camera = right.partition("/")
-            return (
-                bool(whole)  # else "match" lets "match.revised" through as well
-                and allowed_kind in ("*", kind)
-                and (allowed_camera == "*" or camera.startswith(allowed_camera))
-            )
-    return False
 
 
 def load_pair(path: Path | str) -> Pair:

@@ -51,6 +51,7 @@ class _Request(msgspec.Struct):
     """An open request: where it has come to, and the answer that its peer had no room for."""
 
     number: int
+    user: str
     topics: tuple[str, ...]
     position: int
     credit: int
@@ -80,12 +81,15 @@ class ReplayServer:
         self,
         socket: zmq.Socket[bytes],
         reader: JournalReader,
+        may_subscribe: Callable[[str, str], bool],
         may_read: Callable[[str, str], bool],
         refusals: Refusals,
     ) -> None:
-        """may_read: whether the user of a key may have every topic with a prefix."""
+        """may_subscribe: whether the user of a key may have all topics with a prefix, as far as
+        there are any; may_read: whether it may have a topic."""
         self._socket = socket
         self._reader = reader
+        self._may_subscribe = may_subscribe
         self._may_read = may_read
         self._refusals = refusals
         self._open: OrderedDict[bytes, _Request] = OrderedDict()
@@ -157,6 +161,7 @@ class ReplayServer:
             return
         self._open[peer] = _Request(
             number=question.number,
+            user=user,
             topics=question.topics,
             position=question.after,
             credit=min(question.credit, CREDIT_MOST),
@@ -166,8 +171,8 @@ class ReplayServer:
 
     def _no_right(self, question: ReplayRequest, user: str) -> tuple[Refusal, str] | None:
         for topic in question.topics or (f"{TOPIC_ROOT}/",):
-            if not self._may_read(user, topic):
-                return "not allowed", "the key has no right to all the topics asked for"
+            if not self._may_subscribe(user, topic):
+                return "not allowed", "the key has no right to all that begins with the topics"
         return None
 
     def _cannot(self, question: ReplayRequest, journal: Page) -> ReplayRefused | None:
@@ -217,8 +222,9 @@ class ReplayServer:
             if payloads and size + len(event.payload) > PAGE_BYTES:
                 through = event.sequence - 1
                 break
-            payloads.append(event.payload)
-            size += len(event.payload)
+            if self._may_read(request.user, event.topic):  # its camera may be a new one
+                payloads.append(event.payload)
+                size += len(event.payload)
         request.position = through
         request.credit -= len(payloads)
         request.probed = now
@@ -265,7 +271,7 @@ class ReplayServer:
         if peer in self._open or len(self._open) >= 2 * REQUESTS_MOST:
             self._try(peer, _ENCODER.encode(refusal))
             return
-        over = _Request(refusal.number, (), 0, 0, probed=time.monotonic(), over=True)
+        over = _Request(refusal.number, "", (), 0, 0, probed=time.monotonic(), over=True)
         self._open[peer] = over
         self._send(peer, over, _ENCODER.encode(refusal))
 

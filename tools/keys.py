@@ -26,8 +26,8 @@ FOLDER = typer.Option(
 JSON = typer.Option(False, "--json", help="Print one JSON object.")
 TOPIC = typer.Option(
     [],
-    help="What a subscriber may read: KIND/CAMERA, KIND or */CAMERA, where CAMERA is how the "
-    "camera's name begins; can be repeated; default: everything.",
+    help="What a subscriber may read: KIND/CAMERA, KIND or */CAMERA, as in match/door, or "
+    "match/door* for cameras whose names begin so; can be repeated; default: everything.",
 )
 OUT = typer.Option(Path("."), help="Folder for NAME.key_secret.")
 FILE = typer.Argument(help="The NAME.key_secret that the other machine made.")

@@ -26,6 +26,8 @@ from facestream.stream.keys import KeyStore, load_pair
 from facestream.stream.protocol import (
     Answer,
     Heartbeat,
+    ReplayCredit,
+    ReplayDone,
     ReplayEvents,
     ReplayRefused,
     ReplayRequest,
@@ -120,6 +122,9 @@ class Peer:
     def ask(self, *topics: str) -> Answer:
         question = ReplayRequest(number=1, epoch="", after=0, credit=100, topics=topics)
         self.asking.send(msgspec.msgpack.encode(question))
+        return self.answer()
+
+    def answer(self) -> Answer:
         assert self.asking.poll(30_000), "no answer came"
         answer: Answer = msgspec.msgpack.decode(self.asking.recv(), type=Answer)
         return answer
@@ -148,6 +153,7 @@ def joined(peer: Peer, publisher: Publisher, camera: str = "-") -> None:
 
 
 EVENTS = "facestream/v1/sighting.started/"
+BEATS = "facestream/v1/heartbeat/sighting.started/"
 
 
 @pytest.mark.parametrize("form", ["msgpack", "json"])
@@ -387,6 +393,53 @@ def test_a_key_reads_what_it_has_a_right_to(
         assert isinstance(allowed, ReplayEvents)
         assert {decode(payload).camera for payload in allowed.payloads} == {"hall"}
         assert isinstance(whole.ask(), ReplayEvents)
+
+
+def test_a_right_to_one_camera_is_none_to_another_whose_name_begins_so(
+    journal: Journal, context: zmq.Context[Socket], tmp_path: Path
+) -> None:
+    rights = {
+        "door": ("sighting.started/door",),
+        "doors": ("sighting.started/door*",),
+        "hall": ("sighting.started/hall",),
+    }
+    with (
+        keyed(journal, context, tmp_path, **rights) as (publisher, _, keys),
+        Peer(context, publisher.endpoint, keys["door"]) as door,
+        Peer(context, publisher.endpoint, keys["doors"]) as doors,
+        Peer(context, publisher.endpoint, keys["hall"]) as hall,
+    ):
+        for peer, camera in ((door, "door"), (doors, "door"), (hall, "hall")):
+            peer.subscribe(f"{EVENTS}{camera}", f"{BEATS}{camera}")
+            joined(peer, publisher, camera)
+        assert publisher.refused["publish.endpoint"] == {}
+        question = ReplayRequest(number=1, epoch="", after=0, credit=0, topics=(f"{EVENTS}door",))
+        door.asking.send(msgspec.msgpack.encode(question))
+        # From here on "door" means two cameras to ZeroMQ, and the key may have but one of them.
+        publisher.publish_many([sighting(1, "door-2"), sighting(1, "hall"), sighting(2, "door")])
+        joined(hall, publisher, "hall")
+        joined(doors, publisher, "door-2")
+        heard = []  # up to the end of its subscriptions, which it makes again while it listens
+        while publisher.refused["publish.endpoint"].get("not allowed", 0) < 2 or door.socket.poll(
+            0
+        ):
+            if door.socket.poll(50):
+                heard.append(door.next()[0])
+        assert set(heard) <= {f"{EVENTS}door", f"{BEATS}door"}
+
+        more = ReplayCredit(number=1, credit=1000)
+        door.asking.send(msgspec.msgpack.encode(more))
+        read: list[AnyEvent] = []
+        while not isinstance(answer := door.answer(), ReplayDone):
+            assert isinstance(answer, ReplayEvents)
+            read += map(decode, answer.payloads)
+        assert {event.camera for event in read} == {"door"} and read[-1].frame == 2
+        assert not door.socket.poll(300)
+        answer = door.ask(f"{EVENTS}door")
+        assert isinstance(answer, ReplayRefused) and answer.reason == "not allowed"
+        allowed = doors.ask(f"{EVENTS}door")
+        assert isinstance(allowed, ReplayEvents)
+        assert {decode(payload).camera for payload in allowed.payloads} == {"door", "door-2"}
 
 
 def test_what_was_unsubscribed_is_not_sent(
