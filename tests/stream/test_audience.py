@@ -56,15 +56,8 @@ def test_events_are_told_once_by_camera() -> None:
     notes = Notes()
     audience = Audience(["door", "gate"], [notes])
     # Those of an earlier process come again after the first of this one, and are news here.
-    for told in (
-        event(9, "-"),
-        event(3),
-        event(5),
-        event(4, "gate"),
-        event(3),
-        event(5),
-        event(10),
-    ):
+    given = [(9, "-"), (3, "door"), (5, "door"), (4, "gate"), (3, "door"), (5, "door")]
+    for told in (event(sequence, camera) for sequence, camera in [*given, (10, "door")]):
         audience.event(told, None)
     audience.close()
     assert notes.told == [9, 3, 5, 4, 10, "close"]
