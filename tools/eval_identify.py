@@ -123,8 +123,9 @@ def identification_plots(searches: Iterable[Search], longest: int = 50) -> list[
         curve = cmc(one.ranks, longest)
         cmcs.append(Curve(one.name, [float(n) for n in range(1, longest + 1)], curve.tolist()))
         if not one.closed_only and not one.ranks.mated.all():
-            points = roc_points(open_set_roc(one.ranks))
-            opens.append(Curve(one.name, *thin_curve(*points, log=True)))
+            roc = open_set_roc(one.ranks)
+            curve_points = thin_curve(*roc_points(roc), floor=1 / roc.impostor)
+            opens.append(Curve(one.name, *curve_points))
     plots = [Plot("CMC", "rank", "identification rate", cmcs, x_log=True)]
     if opens:
         plots.append(

@@ -237,8 +237,9 @@ def make_plots(rocs: Sequence[tuple[str, Roc]]) -> list[Plot]:
     curves: list[Curve] = []
     dets: list[Curve] = []
     for name, roc in rocs:
-        curves.append(Curve(name, *thin_curve(*roc_points(roc), log=True)))
-        dets.append(Curve(name, *thin_curve(*det_points(roc), log=True)))
+        floor = 1 / roc.impostor
+        curves.append(Curve(name, *thin_curve(*roc_points(roc), floor=floor)))
+        dets.append(Curve(name, *thin_curve(*det_points(roc), floor=floor)))
     return [
         Plot("ROC", "false accept rate (FAR)", "true accept rate (TAR)", curves, x_log=True),
         Plot(

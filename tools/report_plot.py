@@ -117,14 +117,19 @@ def _thin(curve: Curve, plot: Plot) -> Curve:
     return Curve(curve.label, x[shown].tolist(), y[shown].tolist())
 
 
-def thin_curve(x: Doubles, y: Doubles, *, log: bool) -> tuple[list[float], list[float]]:
+def thin_curve(
+    x: Doubles, y: Doubles, *, floor: float | None = None
+) -> tuple[list[float], list[float]]:
     """At most 500 points of a curve with ascending x that look like all of it.
 
     Points are kept by their place on the axis, and the first and last at each place stay, so steps
-    stay steep; on a logarithmic axis points at zero are dropped.
+    stay steep. floor: for a logarithmic axis, the least x that can be measured: the curve begins
+    there, with what it has reached at zero.
     """
-    if log:
-        x, y = x[x > 0], y[x > 0]
+    log = floor is not None
+    if floor is not None:
+        reached = y[x <= 0][-1:]
+        x, y = np.append(np.full(len(reached), floor), x[x > 0]), np.append(reached, y[x > 0])
     if len(x) <= POINTS:
         return x.tolist(), y.tolist()
     scale = np.log10(x) if log else x
@@ -144,6 +149,8 @@ def _axis(columns: list[list[float]], log: bool) -> Axis:
         first, last = np.floor(np.log10(low) + 1e-9), np.ceil(np.log10(high) - 1e-9)
         last = max(last, first + 1)
         return Axis(10.0**first, 10.0**last, True, [10.0**p for p in np.arange(first, last + 1)])
+    if high - low < 1e-6:  # a flat curve: show it against zero
+        low, high = min(low, 0.0), max(high, 0.0)
     step = _round_step(max(high - low, 1e-6) / 5)
     low, high = np.floor(low / step + 1e-9) * step, np.ceil(high / step - 1e-9) * step
     high = max(high, low + step)

@@ -61,8 +61,9 @@ def print_report(report: Report, console: Console) -> None:
                        f"{report.data.fingerprint}"))  # fmt: skip
     console.print(Text("  model: " + "; ".join(report.model.values())))
     for table in report.tables:
-        console.print()
-        console.print(_rich(table))
+        for part in _parts(table, console.width):
+            console.print()
+            console.print(part)
         if table.note:
             console.print(Text(table.note, style="dim"))
     if report.bad_total:
@@ -74,15 +75,40 @@ def print_report(report: Report, console: Console) -> None:
             console.print(Text("  … the rest is in report.json"))
 
 
-def _rich(table: Table) -> RichTable:
-    rich = RichTable(
-        title=table.title, title_justify="left", title_style="bold", box=None, pad_edge=False
-    )
-    rich.add_column(table.head)
-    for column in table.columns:
-        rich.add_column(Text(column), justify="right", min_width=max(map(len, column.split())))
-    for row in table.rows:
-        # Spread and interval go below the value, so that a row of numbers fits 80 columns.
-        cells = (number_words(cell).replace(" ±", "\n±").replace(" [", "\n[") for cell in row.cells)
-        rich.add_row(Text(row.label), *(Text(cell) for cell in cells))
-    return rich
+def _parts(table: Table, width: int) -> list[RichTable]:
+    """The table, its columns spread over as many parts as it takes to fit the width."""
+    cells = [[_folded(cell) for cell in row.cells] for row in table.rows]
+    widths = [
+        max(len(line) for text in (column, *(row[place] for row in cells)) for line in _lines(text))
+        for place, column in enumerate(table.columns)
+    ]
+    label = max(len(name) for name in (table.head, *(row.label for row in table.rows)))
+    room = width - min(label, width // 2)
+    groups: list[list[int]] = [[]]
+    for place, needed in enumerate(widths):
+        if groups[-1] and sum(widths[one] + 2 for one in groups[-1]) + needed + 2 > room:
+            groups.append([])
+        groups[-1].append(place)
+    parts = []
+    for group in groups:
+        title = table.title if group is groups[0] else None
+        rich = RichTable(
+            title=title, title_justify="left", title_style="bold", box=None, pad_edge=False
+        )
+        rich.add_column(table.head, overflow="fold")
+        for place in group:
+            rich.add_column(Text(table.columns[place]), justify="right", min_width=widths[place])
+        for row, texts in zip(table.rows, cells, strict=True):
+            rich.add_row(Text(row.label), *(Text(texts[place]) for place in group))
+        parts.append(rich)
+    return parts
+
+
+def _folded(cell: Number | str) -> str:
+    """Spread and interval below the value."""
+    return number_words(cell).replace(" ±", "\n±").replace(" [", "\n[")
+
+
+def _lines(text: str) -> list[str]:
+    """Words of a heading, or lines of a cell: what must not be broken."""
+    return text.split("\n") if "\n" in text else [text]

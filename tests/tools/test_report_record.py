@@ -116,6 +116,20 @@ def test_the_terminal_shows_everything_in_80_columns() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_a_wide_table_is_spread_over_parts_and_cuts_nothing() -> None:
+    columns = [f"TPIR@FPIR=1e-{n}" for n in range(1, 9)]
+    cells: list[Number | str] = [Number(n / 10, low=0.0, high=1.0) for n in range(8)]
+    table = Table("Open set", "protocol", columns, [Row("surveillance-to-surveillance", cells)])
+    report = write_report("x", "x", variant=[], data=Data("d", "f", {}), model={}, tables=[table])
+    out = StringIO()
+    print_report(report, Console(file=out, width=80, highlight=False))
+    text = out.getvalue()
+    assert all(column in text for column in columns) and "…" not in text
+    assert text.count("surveillance-to-surveillance") == 3
+    assert all(f"{10 * n}.00 %" in text for n in range(8))
+    assert max(map(len, text.splitlines())) <= 80
+
+
 class Tags(HTMLParser):
     VOID = ("meta", "img", "line", "link", "path", "polyline")
 
@@ -180,10 +194,18 @@ def test_a_plot_without_points_is_still_a_plot(curves: list[Curve]) -> None:
 def test_a_long_curve_is_thinned_to_what_can_be_seen() -> None:
     x = np.geomspace(1e-6, 1, 100_000)
     y = (x > 1e-3).astype(float)
-    few_x, few_y = thin_curve(np.append(0.0, x), np.append(0.0, y), log=True)
-    assert len(few_x) <= 500 and few_x[0] == x[0] and few_x[-1] == 1.0
+    few_x, few_y = thin_curve(np.append(0.0, x), np.append(0.0, y), floor=1e-6)
+    assert len(few_x) <= 500 and few_x[0] == 1e-6 and few_x[-1] == 1.0
     edge = few_y.index(1.0)
     assert few_x[edge] / few_x[edge - 1] < 1.06  # within one cell: the step is still a step
+
+
+def test_a_perfect_curve_is_a_line_from_the_least_rate_that_can_be_measured() -> None:
+    x, y = thin_curve(np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0]), floor=0.01)
+    assert (x, y) == ([0.01, 1.0], [1.0, 1.0])
+    svg = draw_plot(Plot("ROC", "FAR", "TAR", [Curve("perfect", x, y)], x_log=True))
+    assert 'points="62.0,12.0 506.0,12.0"' in svg  # at the top, across the whole plot
+    assert ">0.5<" in svg or ">0.4<" in svg
 
 
 def test_comparison_finds_a_real_difference_and_not_chance() -> None:
