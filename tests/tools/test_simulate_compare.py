@@ -39,7 +39,9 @@ values = st.lists(st.integers(0, 20).map(float), min_size=4, max_size=40)
 def test_the_distance_is_that_of_kolmogorov_and_smirnov(
     one: list[float], other: list[float]
 ) -> None:
-    assert sim_compare.distance(one, other) == pytest.approx(ks_2samp(one, other, method="asymp").statistic)
+    assert sim_compare.distance(one, other) == pytest.approx(
+        ks_2samp(one, other, method="asymp").statistic
+    )
 
 
 def test_the_distance_needs_values() -> None:
