@@ -58,7 +58,7 @@ def compare_reports(a: Result, b: Result) -> Result:
     report = write_report(
         "comparison",
         f"{a.report.title}: B against A",
-        variant=variant + [f"both: {line}" for line in a.report.variant],
+        variant=variant + _variants(a.report, b.report),
         data=a.report.data,
         model={"A": "; ".join(a.report.model.values()), "B": "; ".join(b.report.model.values())},
         tables=[
@@ -141,6 +141,14 @@ def _check_same(a: Report, b: Report) -> None:
             f"reports must be on the same data, got fingerprints {a.data.fingerprint} "
             f"({a.data.name}) and {b.data.fingerprint} ({b.data.name})"
         )
+
+
+def _variants(a: Report, b: Report) -> list[str]:
+    """The lines of both variants; a line that only one has says whose it is."""
+    shared = [f"both: {line}" for line in a.variant if line in b.variant]
+    only_a = [f"only A: {line}" for line in a.variant if line not in b.variant]
+    only_b = [f"only B: {line}" for line in b.variant if line not in a.variant]
+    return shared + only_a + only_b
 
 
 def _model_name(report: Report) -> str:

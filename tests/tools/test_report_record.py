@@ -8,6 +8,7 @@ from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from rich.console import Console
@@ -222,6 +223,13 @@ def test_comparison_finds_a_real_difference_and_not_chance() -> None:
     assert verdicts["Verification / <lfw> / TAR"] == "B is better"
     assert verdicts["Verification / <lfw> / EER"] == "no difference shown"
     assert [curve.label for curve in report.plots[0].curves] == ["A: x & y", "B: x & y"]
+
+
+def test_a_comparison_says_where_the_variants_differ() -> None:
+    a, b = make_result(), make_result()
+    other = msgspec.structs.replace(b.report, variant=["flip added", "nearest"])
+    variant = compare_reports(a, b._replace(report=other)).report.variant
+    assert variant[-3:] == ["both: flip added", "only A: at_most", "only B: nearest"]
 
 
 def test_without_the_same_resamples_nothing_is_called_significant() -> None:
