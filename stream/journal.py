@@ -64,6 +64,8 @@ class Journal:
         self.path = path
         self._db = db
         self._lock = lock
+        self._file = path.absolute()
+        self._inode = _inode(self._file)
         self._guard = threading.RLock()
         self._heads: _Heads | None = None
         # A killed process may have left deleted events in the write-ahead log.
@@ -258,6 +260,12 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        # SQLite would go on with a file that is gone, and so would everything stored.
+        if _inode(self._file) != self._inode:
+            raise JournalError(
+                f"{self.path} was deleted or replaced while it was in use: nothing more is stored; "
+                "start again"
+            )
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield
@@ -358,6 +366,15 @@ class Journal:
                 f"{self.path}: a stored event cannot be read ({error}); if the journal was written "
                 "by a newer facestream, use that one"
             ) from error
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    """Which file lies at a path; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _published(payload: bytes) -> datetime:

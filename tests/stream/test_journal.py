@@ -203,6 +203,18 @@ def test_a_second_writer_is_told_that_the_first_one_runs(journal: Journal) -> No
     Journal.open(link).close()
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_nothing_is_stored_in_a_file_that_is_gone(journal: Journal, replaced: bool) -> None:
+    journal.append(sighting(1))
+    journal.path.rename(journal.path.with_suffix(".old"))
+    if replaced:
+        journal.path.touch()
+    for act in (lambda: journal.append(sighting(2)), lambda: journal.next_run("door")):
+        with pytest.raises(JournalError, match="deleted or replaced while it was in use: nothing"):
+            act()
+    assert [event.sequence for event in journal.read()] == [1]
+
+
 def test_closing_twice_is_no_error_and_a_closed_journal_says_so(journal: Journal) -> None:
     journal.close()
     journal.close()
