@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+SIM    ?= simulated
 ROOMS  := configs models stream train tools
 
-.PHONY: help demo test lint types docs bench benchmark-transport clean
+.PHONY: help demo test lint types docs bench benchmark-transport simulate-compare clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 21
@@ -35,6 +36,15 @@ bench: $(VENV)/.installed  ## Where the time goes, on the demo clip
 
 benchmark-transport: $(VENV)/.installed  ## What events and frames cost above bare ZeroMQ
 	$(BIN)/facestream bench transport
+
+# Needs the clips of $$FACESTREAM_ASSETS/video, and the faces beside them.
+simulate-compare: $(VENV)/.installed  ## Simulated against real clips, into docs/simulate.md
+	for p in easy medium hard night; do \
+	  $(BIN)/facestream simulate --preset $$p --out $(SIM)/$$p --assets $(FACESTREAM_ASSETS) --scenes 2 --cameras 1 --seconds 6 --seed 1 || exit 1; \
+	done
+	$(BIN)/facestream simulate --preset crowd --out $(SIM)/crowd --assets $(FACESTREAM_ASSETS) --scenes 1 --cameras 1 --seconds 4 --seed 1
+	$(BIN)/facestream simulate compare $(foreach p,easy medium hard night crowd,$(SIM)/$p) \
+	  --real $(FACESTREAM_ASSETS)/video --every 5 --most 150 --write docs/simulate.md
 
 clean:  ## Remove the environment and everything generated
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info demo-output
