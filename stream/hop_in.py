@@ -13,7 +13,7 @@ import zmq
 
 from .access import Access
 from .carriers import InMessage, WireError
-from .flow import Begin, Done, Down, Finish, Resume, Up, Work
+from .flow import Begin, Done, Down, Finish, Refuse, Resume, Up, Work
 from .hop import (
     Envelope,
     Hello,
@@ -27,6 +27,7 @@ from .hop import (
 from .hop_out import HopOut
 from .packing import Buffer, Receiving, pack, unpack
 from .refusals import Refusals
+from .ring import RingReader
 
 MOST_PEERS = 256
 REVOKED_SECONDS = 1.0
@@ -145,11 +146,14 @@ class HopIn:
             if frames is None:
                 raise RuntimeError("only works can be without room")
             self._send(self._peers[camera.peer], "item", frames)
-            over = isinstance(up, Resume) and up.over
+            over = isinstance(up, Refuse) or (isinstance(up, Resume) and up.over)
             if isinstance(up, Done) and camera.finish is not None:
                 over = up.position >= camera.finish
             if over:
                 del self._cameras[up.camera]
+                if camera.peer not in {c.peer for c in self._cameras.values()}:
+                    # That node may end now, and the memory it shares is to end with it.
+                    self._peers[camera.peer].pixels.close()
 
     def end(self) -> None:
         """All there was has come; safe from another thread or a signal handler."""
@@ -234,9 +238,12 @@ class HopIn:
                 self._send(peer, "refuse", [msgspec.msgpack.encode(f"{self._node}: {error}")])
                 raise
             peer.stale += 1
-            if peer.stale >= STALE_MOST:
-                raise
-            return None
+            if peer.stale < STALE_MOST:
+                return None
+            if isinstance(peer.pixels, RingReader) and not peer.pixels.opened:
+                # None of its frames can be had here. A node that has died does not hear this.
+                self._send(peer, "refuse", [msgspec.msgpack.encode(f"{self._node}: {error}")])
+            raise
         peer.stale = 0
         if isinstance(item, Begin):
             self._begin(item, opened.instance)

@@ -176,6 +176,8 @@ class RingReader:
         """Nothing is opened before the first frame comes."""
         self._segment: _Read | None = None
         self._viewed: list[int] = []
+        self.opened = False
+        """Whether the writer's memory could be opened, once at least."""
 
     def view(self, slot: Slot) -> Image:
         """The frame in a slot: (H, W, 3) uint8, read-only, not a copy.
@@ -185,6 +187,7 @@ class RingReader:
         """
         if self._segment is None or self._segment.name != (slot.pid, slot.fd, slot.segment):
             self._segment = _Read(slot)  # the writer has moved on; views of the old memory keep it
+            self.opened = True
         image = self._segment.view(slot)
         self._viewed.append(slot.number)
         return image
