@@ -131,7 +131,7 @@ class KeyStore:
         for path in sorted(self._allowed_folder.glob("*.key")):
             try:
                 keys[path.stem] = _as_key(path)
-            except (PublishError, ConfigError) as error:
+            except (PublishError, ConfigError, OSError) as error:
                 if path.exists():  # else it was revoked meanwhile
                     damaged[path.stem] = str(error)
         return keys, damaged
@@ -144,6 +144,11 @@ class KeyStore:
                 names = os.listdir(folder)
             except FileNotFoundError:
                 continue  # no keys yet
+            except OSError as error:
+                raise PublishError(
+                    f"the folder of keys {folder} cannot be read: {error.strerror}; set "
+                    "access.keys to a folder"
+                ) from error
             for name in names:
                 if name.endswith((".key", ".key_secret")):
                     path = folder / name
@@ -308,6 +313,11 @@ def _metadata(key: Key) -> dict[str, str]:
 
 def _as_key(path: Path) -> Key:
     _check_name(path.stem)
+    if path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PublishError(
+            f"{path} can be written to by other users of this machine, who could change its key "
+            "and rights: look at them, then chmod 600 it"
+        )
     values = _read(path)
     role = values.get("role", "")
     if "public-key" not in values or role not in get_args(Role):

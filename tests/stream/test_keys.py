@@ -143,6 +143,22 @@ def test_a_damaged_file_lets_nobody_in_and_changes_nothing_for_others(
     assert store.allowed()[1] == {}
 
 
+def test_a_key_that_others_can_write_to_lets_nobody_in(store: KeyStore) -> None:
+    for name in ("door", "hall", "wall"):
+        new(store, name)
+    for name, mode in (("door", 0o620), ("hall", 0o602)):
+        (store.folder / "allowed" / f"{name}.key").chmod(mode)
+    keys, damaged = store.allowed()
+    assert list(keys) == ["wall"] and list(damaged) == ["door", "hall"]
+    assert "then chmod 600 it" in damaged["door"]
+
+
+def test_a_folder_of_keys_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(PublishError, match="file cannot be read: Not a directory; set"):
+        KeyStore(tmp_path / "file").stamp()
+
+
 def test_a_link_to_nothing_hides_no_change_of_another_key(store: KeyStore) -> None:
     for name in ("door", "hall", "wall"):
         new(store, name)
