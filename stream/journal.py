@@ -321,13 +321,13 @@ class Journal:
             rows = self._db.execute(
                 "SELECT sequence, payload FROM events ORDER BY sequence LIMIT ?", (EXPIRE_PAGE,)
             ).fetchall()
-            count = freed = 0
-            for _, payload in rows:
-                too_many = keep_bytes is not None and held - freed > keep_bytes
-                if not too_many and not (before is not None and _published(payload) < before):
-                    break
-                count += 1
-                freed += len(payload)
+            count = freed = read = 0
+            for number, (_, payload) in enumerate(rows, 1):
+                too_many = keep_bytes is not None and held - read > keep_bytes
+                read += len(payload)
+                # What came before one that is too old is as old, though the clock said otherwise.
+                if too_many or (before is not None and _published(payload) < before):
+                    count, freed = number, read
             if count:
                 with self._transaction():
                     last = rows[count - 1][0]

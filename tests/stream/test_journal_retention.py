@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facestream import JournalError
-from facestream.stream.events import System, decode
+from facestream.stream.events import System, decode, encode
 from facestream.stream.journal import EXPIRE_PAGE, Checkpoint, Journal
 from facestream.stream.journal_reader import LOOK_AT_MOST, JournalReader
 
@@ -55,6 +56,17 @@ def test_events_that_are_too_old_go(journal: Journal) -> None:
     assert journal.oldest == 3
     assert journal.expire(now, 2.0, None) == 0
     assert journal.expire(now, None, None) == 0
+
+
+def test_an_event_of_a_clock_that_was_ahead_does_not_keep_those_after_it(journal: Journal) -> None:
+    journal.append_many([sighting(number) for number in range(3)])
+    ahead = msgspec.structs.replace(
+        next(journal.read()), published_at=datetime.now(UTC) + timedelta(days=3650)
+    )
+    journal._db.execute("UPDATE events SET payload = ? WHERE sequence = 1", (encode(ahead),))
+    now = datetime.now(UTC)
+    assert journal.expire(now, 1.0, None) == 0
+    assert journal.expire(now + timedelta(days=2), 1.0, None) == 3
 
 
 def test_the_oldest_go_until_the_rest_is_small_enough(journal: Journal) -> None:
