@@ -104,7 +104,9 @@ def test_memory_that_cannot_be_opened_is_an_error_and_not_a_clip_without_frames(
     hop: Hop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As between containers: a process id means another process there, or none."""
-    monkeypatch.setattr(ring.os, "getpid", lambda: 2**22 + 1)  # above any process id
+    monkeypatch.setattr(
+        "facestream.stream.ring.os.getpid", lambda: 2**22 + 1
+    )  # above any process id
     assert not os.path.exists("/proc/4194305")
     hop.earlier.send([Begin("door", "a", False, "f"), *works("door", 4)])
     hop.turn_until(lambda: bool(hop.ups))
