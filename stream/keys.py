@@ -246,15 +246,21 @@ class KeyStore:
         """This machine's pairs, made at first use: the server's last, since it turns keys on."""
         server = self.server()
         if server is not None:
+            if self.own() is None:  # it was deleted, so that a new one is made
+                self._make_own(server.public)
             return server
         public, secret = _new_pair()
         for name in (f"{OWN}.key_secret", "server.key"):
             (self.folder / name).unlink(missing_ok=True)  # of a first use that was cut off
-        _write(self.folder / f"{OWN}.key_secret", {"name": OWN, "server-key": public}, *_new_pair())
+        self._make_own(public)
         _write(self.folder / "server.key", {"name": "server"}, public)
         whole = {"name": "server", "server-key": public}
         _write(self.folder / "server.key_secret", whole, public, secret)
         return Pair("server", public, secret, public)
+
+    def _make_own(self, server: str) -> None:
+        metadata = {"name": OWN, "server-key": server}
+        _write(self.folder / f"{OWN}.key_secret", metadata, *_new_pair())
 
     @contextmanager
     def _changing(self) -> Iterator[None]:

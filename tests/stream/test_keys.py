@@ -143,6 +143,17 @@ def test_a_damaged_file_lets_nobody_in_and_changes_nothing_for_others(
     assert store.allowed()[1] == {}
 
 
+def test_this_machines_own_pair_is_made_anew_with_the_next_key(store: KeyStore) -> None:
+    new(store, "door")
+    server, first = store.server(), store.own()
+    assert server is not None and first is not None
+    (store.folder / "local.key_secret").unlink()
+    new(store, "hall")
+    second = store.own()
+    assert second is not None and second.public != first.public
+    assert (second.server, store.server()) == (server.public, server)
+
+
 def test_a_key_that_others_can_write_to_lets_nobody_in(store: KeyStore) -> None:
     for name in ("door", "hall", "wall"):
         new(store, name)
