@@ -15,7 +15,7 @@ import facestream
 from facestream.configs.load import from_mapping
 from facestream.configs.topology import nodes_of
 from facestream.models.pack import Pack
-from facestream.stream.events import AnyEvent
+from facestream.stream.events import AnyEvent, System
 from facestream.tools.run import execute
 
 from .running import FRAMES, assert_same, running, scene_of, stored, undisturbed, write
@@ -92,6 +92,31 @@ def test_real_people_are_recognised_alike(assets: Path, open_models: Pack, tmp_p
     ]
     assert_same(*both)
     assert "woman" in {getattr(event, "identity", None) for event in both[0]}
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("/nowhere.mp4", "facestream: /nowhere.mp4: no such file"),
+        (
+            "rtsp://me:secret-word@127.0.0.1:9/cam",
+            "facestream: rtsp://me:***@127.0.0.1:9/cam: Connection refused; given up "
+            "(retry_attempts is 1)",
+        ),
+    ],
+)
+def test_a_process_that_fails_ends_the_run_as_one_thread_would(
+    tmp_path: Path, url: str, says: str
+) -> None:
+    content = {
+        "cameras": [{"name": "hall", "url": url, "retry_attempts": 1}],
+        "publish": {"endpoint": "", "journal": "ipc.db"},
+        "topology": {"transport": "ipc"},
+    }
+    with running(tmp_path, "run", str(write(tmp_path / "c.yaml", content)), "--json") as run:
+        assert run.end() == (3, "", f"{says}\n")
+    last = stored(tmp_path / "ipc.db")[-1:] if (tmp_path / "ipc.db").exists() else []
+    assert all(isinstance(e, System) and e.detail.startswith("Source") for e in last)
 
 
 def documented() -> list[str]:

@@ -15,12 +15,10 @@ import sys
 import threading
 from collections.abc import Iterator
 
-import facestream
-
 from .. import FacestreamError
 from ..stream.totals import describe
 from .members import Members
-from .orders import TO_PROCESS, Ended, Failed, Opened, Order, Task, lines_of, say
+from .orders import TO_PROCESS, Ended, Failed, Opened, Order, Task, error_of, lines_of, say
 
 BROKEN = 1
 
@@ -74,8 +72,7 @@ def obey(members: Members, lines: Iterator[bytes], folder: str) -> None:
         elif order.what == "stop":
             members.stop()
         else:
-            kind = getattr(facestream, order.error, FacestreamError)
-            members.fail(kind(f"another node has failed: {order.error}"))
+            members.fail(error_of(order.error, f"another node has failed: {order.error}"))
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(BROKEN)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
 
+from .. import FacestreamError
 from ..configs.schema import Config, NodeConfig
 
 
@@ -67,6 +69,14 @@ Told = Opened | Ended | Failed
 _ENCODER = msgspec.json.Encoder()
 TO_PROCESS = msgspec.json.Decoder(Task | Order)
 TO_SUPERVISOR = msgspec.json.Decoder(Told)
+
+
+def error_of(kind: str, message: str) -> FacestreamError:
+    """An error of the type of this name, which another process has told."""
+    found = getattr(sys.modules[FacestreamError.__module__], kind, None)
+    if isinstance(found, type) and issubclass(found, FacestreamError):
+        return found(message)
+    return FacestreamError(message)
 
 
 def say(channel: socket.socket, line: Task | Order | Told) -> None:

@@ -16,13 +16,11 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import facestream
-
 from .. import FacestreamError
 from ..configs.schema import Config, NodeConfig
 from ..configs.topology import processes_of
 from ..stream.totals import Totals
-from .orders import TO_SUPERVISOR, Ended, Failed, Opened, Order, Task, say
+from .orders import TO_SUPERVISOR, Ended, Failed, Opened, Order, Task, error_of, say
 
 DEATHS_MOST = 5
 DEATHS_SECONDS = 60.0
@@ -281,8 +279,7 @@ class Supervisor:
 
 def _error(message: str, code: int, kind: str = "FacestreamError") -> FacestreamError:
     """The error of a process, as one of this process."""
-    found = getattr(facestream, kind, FacestreamError)
-    error: FacestreamError = found(message)
+    error = error_of(kind, message)
     error.exit_code = code
     return error
 
