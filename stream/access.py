@@ -59,7 +59,7 @@ class Access:
         self.refusals = Refusals("access")
         """Who was turned away at the handshake of a tcp socket."""
         self._config = config
-        self._context = context
+        self.context = context
         self._store = KeyStore(Path(config.keys).expanduser() if config.keys else keys_folder())
         self._guard = threading.RLock()
         self._handshakes: Handshakes | None = None
@@ -186,7 +186,7 @@ class Access:
         socket.ipv6 = address.startswith("tcp://[")
         if self._handshakes is None:
             self._handshakes = Handshakes(
-                self._context, self._admit, self.refusals, HANDSHAKE_SECONDS
+                self.context, self._admit, self.refusals, HANDSHAKE_SECONDS
             )
         if self._server is not None:
             try:

@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+import zmq
+
 from .. import ConfigError, GalleryEmpty
 from ..configs.paths import gallery_path, journal_path
 from ..configs.schema import Config
@@ -14,6 +16,7 @@ from ..models.aggregators import make_aggregator
 from ..models.card import Card
 from ..models.ida import Anchors
 from ..models.pack import Pack, open_pack
+from ..stream.access import Access
 from ..stream.aggregate import AggregateStage
 from ..stream.enrol import Enroller, EnrolmentSummary, embedder_version
 from ..stream.gallery import Gallery
@@ -28,9 +31,12 @@ from ..stream.watcher import Watcher
 class Parts:
     """Everything a run holds open, closed in the right order by `with`."""
 
-    def __init__(self, config: Config, pack: Pack | None = None) -> None:
-        """Open pack, gallery, journal and socket; nothing is read from a camera yet.
+    def __init__(
+        self, config: Config, pack: Pack | None = None, access: Access | None = None
+    ) -> None:
+        """Open pack, gallery, journal and sockets; nothing is read from a camera yet.
 
+        access: that of this process, where it has other sockets too.
         Raises ModelError, ConfigError, GalleryError, JournalError, PublishError.
         """
         self.config = config
@@ -49,7 +55,10 @@ class Parts:
             )
             journal = config.publish.journal or journal_path()
             self.journal = self._stack.enter_context(Journal.open(journal))
-            self.publisher = self._stack.enter_context(Publisher(self.journal, config.publish))
+            access = access or self._open_access()
+            self.publisher = self._stack.enter_context(
+                Publisher(self.journal, config.publish, access.context, access)
+            )
         except BaseException:
             self._stack.close()
             raise
@@ -89,6 +98,11 @@ class Parts:
     ) -> None:
         """Close socket, journal and gallery."""
         self._stack.close()
+
+    def _open_access(self) -> Access:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._stack.callback(context.term)
+        return self._stack.enter_context(Access(self.config.access, context))
 
     def _open_gallery(self) -> Gallery:
         wanted = self.config.gallery

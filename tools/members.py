@@ -174,7 +174,7 @@ class Members:
         if "decide" in stages:
             from .build import Parts
 
-            parts = stack.enter_context(Parts(self._config, pack))
+            parts = stack.enter_context(Parts(self._config, pack, access))
             self._opened(parts.publisher.endpoint)
         with self._lock:
             for config in self._nodes:
