@@ -96,7 +96,11 @@ def test_a_mistake_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
     for words, code, text in (
         (["new", "wall", "--topic", "mach/door"], 2, "did you mean 'match'?"),
         (["new", "wall", "--role", "boss"], 2, "role"),
-        (["new", "wall", "--out", str(tmp_path / "nowhere")], 7, "cannot be written"),
+        (
+            ["new", "wall", "--out", str(tmp_path / "nowhere")],
+            7,
+            "is no folder that can be written to",
+        ),
         (["revoke", "wall"], 2, "no key called wall"),
         (["import", "none.key_secret", "machine2"], 7, "cannot be read"),
     ):
