@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -47,7 +48,10 @@ def node(
     name_log_lines(tuple(member.name for member in members))
     if not has_nodes(chosen):
         raise ConfigError(f"node {name} is all there is: start it with `facestream run`")
-    running = Members(chosen, members, nodes_of(chosen), quiet=as_json)
+    # A source goes on while other nodes are started again: its cameras come to their end once.
+    running = Members(
+        chosen, members, nodes_of(chosen), quiet=as_json, session=secrets.token_hex(8)
+    )
     with interruptible(running):
         totals = running.run()
     if as_json and totals is not None:
