@@ -67,9 +67,12 @@ class Broker:
         self._context = context
         self._access = access
         self._failure: BaseException | None = None
-        self._heads = journal.heads()
-        self._cameras = {_camera(topic) for topic in self._heads}
+        heads = journal.heads()
+        self._cameras = {_camera(topic) for topic in heads}
+        self._head = max(heads.values(), default=0)
+        # Not of topics that nothing is left of: a journal may have seen many cameras.
         self._oldest = journal.oldest
+        self._heads = {topic: newest for topic, newest in heads.items() if newest >= self._oldest}
         self._refusals = (Refusals("publish.endpoint"), Refusals("publish.replay"))
         name = f"inproc://facestream-broker-{secrets.token_hex(8)}"
         with ExitStack() as stack:
@@ -241,11 +244,12 @@ class Broker:
                 # XPUB never waits: who cannot keep up misses events.
                 self._publisher.send_multipart([topic.encode(), payload], zmq.DONTWAIT)
                 self._heads[topic] = max(sequence, self._heads.get(topic, 0))
+                self._head = max(sequence, self._head)
         return True
 
     def _send_heartbeats(self) -> None:
         encoder = msgspec.json if self._config.format == "json" else msgspec.msgpack
-        head = max(self._heads.values(), default=0)
+        head = self._head
         for topic, newest in self._heads.items():
             heartbeat = Heartbeat(
                 epoch=self._journal.epoch,

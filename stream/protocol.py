@@ -36,9 +36,9 @@ def replay_of(endpoint: str) -> str:
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="heartbeat"):
     """Says how far a topic has come. Not an event: neither stored nor numbered.
 
-    Sent for every topic that has had an event, every `interval` seconds, in the encoding of the
-    events. By `newest` a subscriber tells that it lost the last event of its topic, which no later
-    event's `previous` could tell it yet.
+    Sent for every topic with an event that the journal held when the publisher started, or took
+    since, every `interval` seconds, in the encoding of the events. By `newest` a subscriber tells
+    that it lost the last event of its topic, which no later event's `previous` could tell it yet.
     """
 
     version: int = PROTOCOL_VERSION

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -185,6 +185,20 @@ def test_heartbeats_say_how_far_each_topic_has_come(
         )
         assert found["facestream/v1/heartbeat/sighting.started/hall"].newest == 3
         assert found["facestream/v1/heartbeat/system/-"].newest == 4
+
+
+def test_a_topic_that_nothing_is_left_of_has_no_heartbeat_and_its_events_still_count(
+    journal: Journal, context: zmq.Context[Socket]
+) -> None:
+    journal.append_many([sighting(1, f"clip-{number}") for number in range(50)])
+    journal.expire(datetime.now(UTC) + timedelta(days=2), keep_days=1, keep_bytes=None)
+    journal.append(sighting(1))
+    config = replace(CONFIG, heartbeat_seconds=0.05)
+    with Publisher(journal, config) as publisher, Peer(context, publisher.endpoint) as peer:
+        peer.subscribe("facestream/v1/heartbeat/")
+        beats = [msgspec.msgpack.decode(peer.next()[1], type=Heartbeat) for _ in range(3)]
+        assert {beat.topic for beat in beats} == {"facestream/v1/sighting.started/door"}
+        assert {(beat.newest, beat.head, beat.oldest) for beat in beats} == {(51, 51, 51)}
 
 
 def test_a_heartbeat_never_tells_of_an_event_that_was_not_sent_before(
