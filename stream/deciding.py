@@ -22,6 +22,7 @@ from ..models.card import Card
 from .aggregate import AggregateStage
 from .audience import Audience
 from .decide import Decided, DecideStage
+from .endings import Endings
 from .events import CameraState, System, event_id
 from .fingerprint import settings_digest
 from .flow import (
@@ -117,6 +118,7 @@ class Deciding:
         self._epoch = epoch
         self._decide = DecideStage(aggregate, match, config.match, pack=card.name, epoch=epoch)
         self._names = frozenset(camera.name for camera in config.cameras)
+        self._endings = Endings(self._journal, self._names)
         self._cameras: dict[str, _Camera] = {}
         self._restarted: dict[str, str] = {}
         self._todo: deque[Down] = deque()
@@ -174,7 +176,9 @@ class Deciding:
             self._ups.append(Refuse(name, begin.attempt, why))
             return
         fingerprint = "" if begin.live else f"{begin.fingerprint}-{self._settings}"
-        if self._is_over(begin):
+        is_over, stored = self._endings.look_up(begin, fingerprint)
+        self._publish([], stored)
+        if is_over:
             self._cameras[name] = _Camera(begin, fingerprint, "", 1, finished=True)
             self._ups.append(Resume(name, begin.attempt, self._epoch, "", 1, over=True))
             return
@@ -193,17 +197,6 @@ class Deciding:
         self._ups.append(
             Resume(name, begin.attempt, self._epoch, camera.run, camera.first_track, states)
         )
-
-    def _is_over(self, begin: Begin) -> bool:
-        """Whether the camera has come to its end, and only the answer to that was lost."""
-        key = over_key(begin.camera)
-        over = self._journal.checkpoint(key)
-        if over is None:
-            return False
-        if begin.session and over.state == begin.session.encode():
-            return True
-        self._publish([], {key: None})
-        return False
 
     def _take_up(self, name: str, saved: Checkpoint, fingerprint: str) -> int:
         """Go on with a recorded run: its first track; 0 where this is not the run to go on with."""
@@ -297,11 +290,8 @@ class Deciding:
         camera.finished = True
         self.totals.dropped[name] = dict(item.dropped)
         kept: dict[str, Checkpoint | None] = {name: None, outline_key(name): None}
-        if session := camera.begin.session:
-            live = camera.begin.live
-            kept[over_key(name)] = Checkpoint(
-                camera.fingerprint, camera.run, live, session.encode(), {}
-            )
+        others = any(not c.finished and not c.begin.live for c in self._cameras.values())
+        kept |= self._endings.finish(camera.begin, camera.fingerprint, camera.run, others=others)
         self._publish(self._decide.close(name), kept)
 
     def _mark(self, camera: _Camera, mark: Mark) -> None:
@@ -390,8 +380,3 @@ class Deciding:
 def outline_key(camera: str) -> str:
     """Where the journal keeps a camera's outline, beside its mark; no camera's name has a slash."""
     return f"{camera}/open"
-
-
-def over_key(camera: str) -> str:
-    """Where the journal keeps the session that the camera has come to its end in."""
-    return f"{camera}/over"

@@ -13,7 +13,7 @@ from facestream.models.pack import Pack
 from facestream.models.search import SearchIndex
 from facestream.stream.aggregate import AggregateStage
 from facestream.stream.deciding import Deciding
-from facestream.stream.flow import Begin, Done, Finish, Restart, Resume, StateChange, Work
+from facestream.stream.flow import Begin, Done, Finish, Mark, Restart, Resume, StateChange, Work
 from facestream.stream.journal import Journal
 from facestream.stream.match import DecisionNumbers, GalleryIndex, MatchStage
 from facestream.stream.meter import Meter
@@ -27,9 +27,10 @@ def gallery() -> GalleryIndex:
     return 1, SearchIndex(np.eye(6, dtype=np.float32)[:1], np.arange(1)), ("Anna",)
 
 
-def deciding(journal: Journal, pack: Pack) -> Deciding:
+def deciding(journal: Journal, pack: Pack, *cameras: str) -> Deciding:
     """As a process that was started (again) has it."""
-    config = Config((CameraConfig("door", CLIP),), match=MatchConfig(score="cosine"))
+    named = tuple(CameraConfig(name, CLIP) for name in cameras or ("door",))
+    config = Config(named, match=MatchConfig(score="cosine"))
     return Deciding(
         config,
         pack.card,
@@ -41,16 +42,15 @@ def deciding(journal: Journal, pack: Pack) -> Deciding:
     )
 
 
-def begin(part: Deciding, attempt: str, session: str) -> Resume:
-    part.send([Begin("door", attempt, False, "f", session)])
-    (resume,) = part.collect()
-    assert isinstance(resume, Resume)
+def begin(part: Deciding, attempt: str, session: str, camera: str = "door") -> Resume:
+    part.send([Begin(camera, attempt, False, "f", session)])
+    (resume,) = [up for up in part.collect() if isinstance(up, Resume)]
     return resume
 
 
-def finish(part: Deciding, attempt: str) -> None:
-    ended = StateChange("door", "ended", "every frame was read", 0, {})
-    part.send([Work("door", attempt, 0, ended), Work("door", attempt, 1, Finish("over"))])
+def finish(part: Deciding, attempt: str, camera: str = "door") -> None:
+    ended = StateChange(camera, "ended", "every frame was read", 0, {})
+    part.send([Work(camera, attempt, 0, ended), Work(camera, attempt, 1, Finish("over"))])
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["another node", "the node that decides"])
@@ -79,6 +79,46 @@ def test_without_a_session_every_beginning_is_a_run(tmp_path: Path, open_models:
         finish(part, "a1")
         assert journal.checkpoints() == {}
         assert begin(part, "a2", "").run == "2"
+
+
+@pytest.mark.parametrize("session", ["", "s"], ids=["one process", "nodes"])
+def test_of_a_killed_run_only_cameras_that_were_not_at_their_end_are_read(
+    tmp_path: Path, open_models: Pack, session: str
+) -> None:
+    """Clips of different lengths: what the short one gave is stored, and would be told twice."""
+    with Journal.open(tmp_path / "journal.db") as journal:
+        for run in (1, 2):  # after a run that came to its end, all are read again
+            part = deciding(journal, open_models, "door", "hall")
+            assert begin(part, "a1", session and f"{session}{run}").run == str(run)
+            begin(part, "b1", session and f"{session}{run}", "hall")
+            part.send([Work("hall", "b1", 0, Mark({"source": b""}))])
+            finish(part, "a1")
+            for attempt in ("2", "3"):  # killed once, and killed again
+                part = deciding(journal, open_models, "door", "hall")
+                other = session and f"{session}{run}{attempt}"
+                assert begin(part, f"a{attempt}", other).over
+                assert begin(part, f"b{attempt}", other, "hall").run == str(run)
+                if session:  # another node of this session was killed
+                    assert begin(part, f"a{attempt}'", other).over
+            finish(part, "b3", "hall")
+            assert part.finished
+            if not session:
+                assert journal.checkpoints() == {}
+
+
+def test_another_clip_under_the_name_of_one_that_was_over_is_read(
+    tmp_path: Path, open_models: Pack
+) -> None:
+    with Journal.open(tmp_path / "journal.db") as journal:
+        part = deciding(journal, open_models, "door", "hall")
+        begin(part, "a1", "")
+        begin(part, "b1", "", "hall")
+        part.send([Work("hall", "b1", 0, Mark({"source": b""}))])
+        finish(part, "a1")
+        part = deciding(journal, open_models, "door", "hall")
+        part.send([Begin("door", "a2", False, "another", "")])
+        (resume,) = part.collect()
+        assert isinstance(resume, Resume) and (resume.over, resume.run) == (False, "2")
 
 
 def test_the_source_is_finished_when_it_hears_that_it_was() -> None:
