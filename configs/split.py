@@ -6,7 +6,8 @@ never share an identity.
 
 - training, validation: for models that are fitted and chosen. Synthetic faces, one picture each.
 - anchor: the vectors that IDA measures density with (`facestream train anchors`).
-- calibration: sets thresholds (`facestream train calibrate`); the synthetic ones are strangers.
+- calibration: sets thresholds (`facestream train calibrate`). The synthetic ones are kept apart for
+  it and not used: to IDA they are too easy, since its anchors are their siblings.
 - subject: enrolled, and walking through the simulated videos.
 - passer-by: in those videos, enrolled nowhere. Chosen by eye: adults, facing the camera.
 
@@ -17,11 +18,13 @@ subjects both need such pairs, so each has half of its people, by the hash of th
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib.resources
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from .. import ConfigError
+from .. import ConfigError, SourceCorrupt, SourceMissing
 
 Role = Literal["training", "validation", "anchor", "calibration", "subject", "passer-by"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -68,6 +71,40 @@ def identities(role: Role, source: str = "") -> Iterator[str]:
     for identity, assigned in sorted(read_split().items()):
         if assigned.role == role and identity.startswith(f"{source}/" if source else ""):
             yield identity
+
+
+def role_pictures(assets: Path, role: Role, source: str = "") -> dict[str, tuple[Path, ...]]:
+    """The pictures of everybody of one role, in a folder with london/ and anchors/.
+
+    Raises SourceMissing for a picture that is not there, SourceCorrupt for one that the split does
+    not know.
+    """
+    split = read_split()
+    found = {}
+    for name in identities(role, source):
+        found[name] = split_pictures(assets, name)
+        if checksum(found[name]) != split[name].sha256:
+            raise SourceCorrupt(f"the pictures of {name} in {assets} are not those of the split")
+    return found
+
+
+def split_pictures(assets: Path, identity: str) -> tuple[Path, ...]:
+    """The pictures of one identity of the split, in order of path; raises SourceMissing."""
+    source, _, number = identity.partition("/")
+    folder = assets / ("london" if source == "london" else "anchors")
+    pattern = f"*/{number}_*.jpg" if source == "london" else f"{number}.jpg"
+    found = tuple(sorted(folder.glob(pattern)))
+    if not found:
+        raise SourceMissing(f"no picture of {identity} in {folder}: expected {pattern}")
+    return found
+
+
+def checksum(paths: tuple[Path, ...]) -> str:
+    """What the split's column sha256 says of these pictures."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _parse_line(number: int, line: str) -> Assigned:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +10,7 @@ import cv2
 import numpy as np
 
 from .. import SourceCorrupt, SourceMissing
-from ..configs.split import Role, identities, read_split
+from ..configs.split import Role, role_pictures
 from ..models.inference import Detector
 from ..models.photo import find_faces, tallest_face
 from .sim_heads import Bust, cut_bust
@@ -59,32 +58,9 @@ def cast_from_assets(assets: Path) -> Cast:
     return Cast(_of_role(assets, "subject"), _of_role(assets, "passer-by"))
 
 
-def split_pictures(assets: Path, identity: str) -> tuple[Path, ...]:
-    """The pictures of one identity of the split, in order of path; raises SourceMissing."""
-    source, _, number = identity.partition("/")
-    folder = assets / ("london" if source == "london" else "anchors")
-    pattern = f"*/{number}_*.jpg" if source == "london" else f"{number}.jpg"
-    found = tuple(sorted(folder.glob(pattern)))
-    if not found:
-        raise SourceMissing(f"no picture of {identity} in {folder}: expected {pattern}")
-    return found
-
-
-def checksum(paths: tuple[Path, ...]) -> str:
-    """What the split's column sha256 says of these pictures."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def _of_role(assets: Path, role: Role) -> tuple[Identity, ...]:
-    split = read_split()
     people = []
-    for name in identities(role):
-        paths = split_pictures(assets, name)
-        if checksum(paths) != split[name].sha256:
-            raise SourceCorrupt(f"the pictures of {name} in {assets} are not those of the split")
+    for name, paths in role_pictures(assets, role).items():
         neutral = tuple(p for p in paths if p.parent.name == "gallery_neutral")
         smiling = tuple(p for p in paths if p.parent.name == "probe_smiling")
         people.append(Identity(name, neutral or paths, smiling or paths))

@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 
 from facestream import ConfigError, SourceCorrupt
-from facestream.configs.split import COLUMNS, ROLES, identities, parse_split, read_split
-from facestream.tools.sim_cast import cast_from_assets, checksum, split_pictures
+from facestream.configs.split import (
+    COLUMNS,
+    ROLES,
+    checksum,
+    identities,
+    parse_split,
+    read_split,
+    split_pictures,
+)
+from facestream.tools.sim_cast import cast_from_assets
 from facestream.train.folders import picture_paths
 
 HEADER = ",".join(COLUMNS)
