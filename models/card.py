@@ -204,6 +204,10 @@ class DecisionSpec:
     """Standard deviation of that normal."""
     fitted_on: str
     """The faces, in words."""
+    threshold_interval: tuple[float, float] | None = None
+    """Between which IDA thresholds 95 % of resamples of these people lie."""
+    cosine_threshold_interval: tuple[float, float] | None = None
+    """The same for plain cosines."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from ..configs.reference import attribute_docs, escape, write_reference
-from ..models.card import Card
+from ..models.card import Card, DecisionSpec
 from ..models.card_file import read_card
 from ..models.store import CARDS
 from .docs_asyncapi import write_asyncapi
@@ -72,11 +72,24 @@ def _pack(card: Card) -> str:
     parts += [
         f"Names from an IDA score of {decision.threshold:.3f} (plain cosine: "
         f"{decision.cosine_threshold:.3f}), set for a false-match rate of {decision.target_fmr:g}; "
-        f"abstains below {gate:g} px between the eyes.\n",
+        f"abstains below {gate:g} px between the eyes. Set on {decision.fitted_on}."
+        f"{_intervals(decision)}\n",
         "\n".join(table) + "\n",
         f"Written by `{measured.command}` on {measured.data}.\n",
     ]
     return "\n".join(parts)
+
+
+def _intervals(decision: DecisionSpec) -> str:
+    """Where other people would have put the thresholds."""
+    if decision.threshold_interval is None or decision.cosine_threshold_interval is None:
+        return ""
+    low, high = decision.threshold_interval
+    cosine_low, cosine_high = decision.cosine_threshold_interval
+    return (
+        f" 95 % of resamples of these people put it between {low:.3f} and {high:.3f} (cosine: "
+        f"{cosine_low:.3f} and {cosine_high:.3f})."
+    )
 
 
 def write_all(root: Path = ROOT) -> dict[Path, str]:

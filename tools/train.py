@@ -43,10 +43,19 @@ def anchors(
 
 @app.command()
 def calibrate(
-    gallery: Annotated[Path, typer.Argument(help="Folder of photos to enrol, ID_anything.jpg.")],
+    gallery: Annotated[
+        Path | None, typer.Argument(help="Folder of photos to enrol, ID_anything.jpg.")
+    ] = None,
     probes: Annotated[
-        Path, typer.Argument(help="Folder of photos to recognise, with the same IDs.")
-    ],
+        Path | None, typer.Argument(help="Folder of photos to recognise, with the same IDs.")
+    ] = None,
+    assets: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of folders: where london/ lies. Fits on the split's role calibration, "
+            "measures on its role subject."
+        ),
+    ] = None,
     pack: str = typer.Option("open", help="Pack to fit."),
     target_fmr: float = typer.Option(1e-3, min=1e-6, max=0.1, help="False-match rate wanted."),
     data: str = typer.Option("", help="Whose faces these are and their licence, for the card."),
@@ -57,8 +66,21 @@ def calibrate(
     """
     from rich.console import Console
 
+    from .. import ConfigError
     from ..models.pack import open_pack
     from ..train.calibrate import fit_pack, show_table
+    from ..train.folders import photos_in_folders, photos_of_role
 
-    fitted = fit_pack(open_pack(pack), gallery, probes, target_fmr=target_fmr, data=data)
+    if assets is not None and gallery is None and not data:
+        people, judge = (photos_of_role(assets, r) for r in ("calibration", "subject"))
+        source = "--assets ASSETS"
+    elif assets is None and gallery is not None and probes is not None:
+        people, judge = photos_in_folders(gallery, probes, data), None
+        source = f"{gallery.name} {probes.name}"
+    else:
+        raise ConfigError(
+            "calibration takes two folders, GALLERY and PROBES, and --data to say whose faces they "
+            "hold; or --assets and neither, for the people of the split"
+        )
+    fitted = fit_pack(open_pack(pack), people, judge=judge, target_fmr=target_fmr, source=source)
     Console().print(show_table(fitted))

@@ -16,7 +16,7 @@ from ..models.card_file import replace_section
 from ..models.pack import Pack, anchor_version
 from ..models.photo import describe_face, find_faces, tallest_face
 from ..models.store import written_whole
-from .folders import pictures
+from .folders import picture_paths, read_pictures
 
 NEIGHBOURS, TAU = 10, 1.0
 
@@ -40,7 +40,7 @@ def build_anchors(
     remain.
     """
     kept, refused = [], 0
-    for _, image in pictures(folder, every):
+    for _, image in read_pictures(picture_paths(folder)[::every]):
         face = tallest_face(find_faces(pack.detector, image))
         least = pack.card.embedder.minimal_eye_distance
         if face is None or float(eye_distance(face.landmarks)) < least:

@@ -1,15 +1,17 @@
 """Fitting a pack's thresholds, and measuring it: same person against different people.
 
-Everybody of one folder is enrolled from one photo and probed with another, as it is and as a
-distant camera would see it. The threshold is the largest, over these conditions, that lets through
-`target_fmr` of impostor pairs: a pack that confuses blurred people more easily pays for it here,
-and not in the field.
+Every photo is probed, as it is and as a distant camera would see it, against every photo of
+everybody else as it is. The threshold is the largest, over these conditions, that lets through
+`target_fmr` of such pairs: a pack that confuses blurred people more easily pays for it here, and
+not in the field. Who is recognised is measured with one photo enrolled and others probed.
+
+Pairs share faces, so many pairs of few people say less than they seem to: intervals come from
+resampling people.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,23 +26,41 @@ from ..models.ida import Anchors, aligned_score
 from ..models.inference import Floats, Image
 from ..models.pack import Pack
 from ..models.photo import PhotoFace, describe_face, find_faces, tallest_face
-from .folders import picture_paths, pictures, seen_from_afar
+from ..models.scores import Interval, identity_weights, percentile_interval
+from .folders import Photos, person, read_pictures, seen_from_afar
 
 Doubles = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 HEIGHTS = (96, 64, 48, 36)
 """Largest heights, in px, of the probes' faces as a distant camera sees them."""
+VIEWS = ("as taken", *(f"{height} px" for height in HEIGHTS))
 TAIL = (0.05, 0.001)
 """Shares of impostor scores between which their tail is fitted."""
 LEAST_PROBES = 20
 """A condition with fewer faces above the pack's gate says too little to set a threshold."""
+RESAMPLES = 500
+
+
+class Faces(NamedTuple):
+    """N photos: whose (N,), which are to be enrolled (N,), and how each looks in V views.
+
+    vectors (N, V, C) float32 unit; usable (N, V): False, and the vector zero, where the pack finds
+    no face or abstains. The first view is the photo as taken.
+    """
+
+    people: Integers
+    enrolled: Flags
+    vectors: Floats
+    usable: Flags
 
 
 class Condition(NamedTuple):
-    """How the probes were seen: scores of genuine (P,) and impostor (P, G - 1) pairs.
+    """How the probes were seen: IDA scores and cosines of genuine (P,) and impostor (I,) pairs.
 
-    seen: probes there were; embedded: those found and above the gate (P); first: share of them
-    whose best match is right.
+    seen: probes of enrolled people; embedded: those found and above the gate (P); first: share of
+    them whose best match is right. sides (I, 2): the people of each impostor pair.
     """
 
     name: str
@@ -49,6 +69,7 @@ class Condition(NamedTuple):
     impostor: Doubles
     genuine_cosine: Doubles
     impostor_cosine: Doubles
+    sides: Integers
     first: float
 
     @property
@@ -58,107 +79,133 @@ class Condition(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A pack's new numbers."""
+    """A pack's new thresholds, where 95 % of resamples of the people put them, and what they do.
+
+    conditions: of the people they were fitted on. judged: of those they were measured on.
+    """
 
     pack: str
     target_fmr: float
     threshold: float
     cosine_threshold: float
+    interval: Interval
+    cosine_interval: Interval
     conditions: tuple[Condition, ...]
+    judged: tuple[Condition, ...]
 
 
 def fit_pack(
-    pack: Pack, gallery: Path, probes: Path, *, target_fmr: float, data: str = ""
+    pack: Pack,
+    photos: Photos,
+    *,
+    target_fmr: float,
+    judge: Photos | None = None,
+    source: str = "",
 ) -> Fitted:
-    """Measure `pack` on two folders of photos and write its card's `decision` and `measured`.
+    """Fit `pack` on photos, measure it, and write its card's `decision` and `measured`.
 
-    Files of one person share what stands before the first underscore; the first photo of a person
-    in `gallery` is enrolled, every photo of `probes` is a probe. data: whose faces these are, in
-    words, for the card. Raises SourceMissing for unusable folders, and ModelError where the pack
-    has no anchors, or too few people are in both folders to see a rate of `target_fmr`.
+    judge: other people to measure it on; None measures on those it was fitted on. source: where
+    the photos come from, as the command names it, for the card. Raises SourceMissing for pictures
+    that cannot be read, and ModelError where the pack has no anchors, or there are too few people
+    to see a rate of `target_fmr`.
     """
     anchors = _anchors(pack)
-    people = {person(path) for path in picture_paths(gallery)}
-    shown = sum(person(path) in people for path in picture_paths(probes))
-    if not _enough(shown, len(people), target_fmr):  # before minutes of work
-        raise _too_few(shown, len(people), target_fmr)
-    enrolled: dict[str, Floats] = {}
-    for name, seen in _embed_folder(pack, gallery, (None,)):
-        if (embedding := seen[0]) is not None:
-            enrolled.setdefault(name, embedding)
-    heights = (None, *HEIGHTS)
-    found = [(n, seen) for n, seen in _embed_folder(pack, probes, heights) if n in enrolled]
-    conditions = []
-    for place, height in enumerate(heights):
-        passed = [(n, one) for n, seen in found if (one := seen[place]) is not None]
-        if _enough(len(passed), len(enrolled), target_fmr):
-            name = "as taken" if height is None else f"{height} px"
-            conditions.append(compare(name, len(found), passed, enrolled, anchors))
-    if not conditions:
-        raise _too_few(len(found), len(enrolled), target_fmr)
+    names = [person(path) for path in (*photos.gallery, *photos.probes)]
+    _, counts = np.unique(names, return_counts=True)
+    pairs = int(len(names) ** 2 - (counts**2).sum())
+    if not _enough(len(photos.probes), pairs, target_fmr):  # before minutes of work
+        raise _too_few(len(photos.probes), pairs, target_fmr)
+    conditions = _measure(pack, photos, anchors, target_fmr)
+    judged = conditions if judge is None else _measure(pack, judge, anchors, target_fmr)
+    drawn = resample_thresholds(conditions, target_fmr)
     fitted = Fitted(
         pack.card.name,
         target_fmr,
         max(quantile(c.impostor, target_fmr) for c in conditions),
         max(quantile(c.impostor_cosine, target_fmr) for c in conditions),
-        tuple(conditions),
+        percentile_interval(drawn[:, 0]),
+        percentile_interval(drawn[:, 1]),
+        conditions,
+        judged,
     )
-    faces = data or f"folders {gallery.name} and {probes.name}"
-    seen_as = ", ".join(c.name for c in conditions)
     write_card(
         pack,
         fitted,
-        data=f"{faces}: {len(enrolled)} people, one photo enrolled, others seen {seen_as}",
-        command=f"facestream train calibrate {gallery.name} {probes.name} --pack {pack.card.name} "
+        fitted_on=_words(photos, conditions),
+        measured_on=_words(judge or photos, judged)
+        + ("; the thresholds were set on the same people" if judge is None else ""),
+        command=f"facestream train calibrate {source} --pack {pack.card.name} "
         f"--target-fmr {target_fmr:g}",
     )
     return fitted
 
 
-def _enough(probes: int, people: int, target_fmr: float) -> bool:
+def _words(photos: Photos, conditions: Sequence[Condition]) -> str:
+    people = len({person(path) for path in photos.gallery})
+    pairs = [len(condition.impostor) for condition in conditions]
+    many = f"{max(pairs):,}" if min(pairs) == max(pairs) else f"{min(pairs):,} to {max(pairs):,}"
+    seen_as = ", ".join(condition.name for condition in conditions)
+    return f"{photos.words}: {people} people, seen {seen_as}; {many} pairs of different people each"
+
+
+def _measure(
+    pack: Pack, photos: Photos, anchors: Anchors, target_fmr: float
+) -> tuple[Condition, ...]:
+    """Every condition that can show a rate of `target_fmr`; ModelError where none can."""
+    faces = embed_photos(pack, photos)
+    found = [compare(view, faces, place, anchors) for place, view in enumerate(VIEWS)]
+    kept = [c for c in found if _enough(c.embedded, len(c.impostor), target_fmr)]
+    if not kept:
+        raise _too_few(found[0].embedded, len(found[0].impostor), target_fmr)
+    return tuple(kept)
+
+
+def _enough(probes: int, pairs: int, target_fmr: float) -> bool:
     """Whether a rate can be seen: one impostor pair at least must be allowed to pass."""
-    return probes >= LEAST_PROBES and probes * (people - 1) * target_fmr >= 1.0
+    return probes >= LEAST_PROBES and pairs * target_fmr >= 1.0
 
 
-def _too_few(probes: int, people: int, target_fmr: float) -> ModelError:
+def _too_few(probes: int, pairs: int, target_fmr: float) -> ModelError:
     return ModelError(
         f"a false-match rate of {target_fmr:g} takes {LEAST_PROBES} probes and "
-        f"{1.0 / target_fmr:.0f} pairs of different people, got {probes} probes of {people} "
-        "people: bring more, whose files share what stands before the first underscore with "
-        "their photo in the gallery, or ask for a larger rate"
+        f"{1.0 / target_fmr:.0f} pairs of different people, got {probes} probes and {pairs} "
+        "pairs: bring more people, with photos to enrol and to probe whose names share what stands "
+        "before the first underscore, or ask for a larger rate"
     )
 
 
-def compare(
-    name: str,
-    seen: int,
-    probes: list[tuple[str, Floats]],
-    enrolled: dict[str, Floats],
-    anchors: Anchors,
-) -> Condition:
-    """All probes against everybody enrolled: cosines and IDA scores, split by truth."""
-    people = list(enrolled)
-    gallery = np.stack([enrolled[person] for person in people])
-    vectors = np.stack([embedding for _, embedding in probes])
-    truth = np.array([people.index(person) for person, _ in probes])
-    cosines = (vectors @ gallery.T).astype(np.float64)
+def compare(name: str, faces: Faces, view: int, anchors: Anchors) -> Condition:
+    """All photos in one view against all as taken, split by truth."""
+    usable = faces.usable[:, view]
+    references = np.flatnonzero(faces.usable[:, 0])
+    shown = np.flatnonzero(usable)
+    probes, gallery = faces.vectors[shown, view], faces.vectors[references, 0]
+    cosines = (probes @ gallery.T).astype(np.float64)  # (probes, references)
     scores = aligned_score(
         cosines,
-        anchors.density(vectors)[:, None],
+        anchors.density(probes)[:, None],
         anchors.density(gallery)[None],
         tau=anchors.tau,
     )
-    rows = np.arange(len(probes))
-    others = np.ones(scores.shape, bool)
-    others[rows, truth] = False
+    whose, owners = faces.people[shown], faces.people[references]
+    others = whose[:, None] != owners[None]
+    # One photo of each person is enrolled: the first that shows a face.
+    enrolled = np.flatnonzero(faces.enrolled[references])
+    people, first = np.unique(owners[enrolled], return_index=True)
+    columns = enrolled[first]
+    known = ~faces.enrolled & np.isin(faces.people, people)
+    rows = np.flatnonzero(known[shown])
+    own = columns[np.searchsorted(people, whose[rows])]
+    best = columns[scores[np.ix_(rows, columns)].argmax(axis=1)] if len(columns) else own
     return Condition(
         name,
-        seen,
-        scores[rows, truth],
+        int(known.sum()),
+        scores[rows, own],
         scores[others],
-        cosines[rows, truth],
+        cosines[rows, own],
         cosines[others],
-        float((scores.argmax(axis=1) == truth).mean()),
+        np.stack([side[others] for side in np.broadcast_arrays(whose[:, None], owners)], axis=1),
+        float((best == own).mean()) if len(rows) else 0.0,
     )
 
 
@@ -169,6 +216,26 @@ def quantile(impostor: Doubles, target_fmr: float) -> float:
     steps = float(np.ceil(bar * 1000.0))
     # The bar itself must not pass, also where it is a whole number of steps already.
     return steps / 1000.0 if steps / 1000.0 > bar else (steps + 1.0) / 1000.0
+
+
+def resample_thresholds(conditions: Sequence[Condition], target_fmr: float) -> Doubles:
+    """IDA and cosine thresholds (B, 2) of bootstrap resamples of the people.
+
+    Each is the largest over the conditions; a pair weighs the product of its people's weights.
+    """
+    people = int(max(condition.sides.max() for condition in conditions)) + 1
+    weights = identity_weights(people, RESAMPLES).astype(np.float64)
+    drawn = np.full((RESAMPLES, 2), -np.inf)
+    for condition in conditions:
+        for place, scores in enumerate((condition.impostor, condition.impostor_cosine)):
+            order = np.argsort(-scores)
+            ranked, (first, second) = scores[order], condition.sides[order].T
+            for row, weight in enumerate(weights):
+                passed = np.cumsum(weight[first] * weight[second])
+                bar = np.searchsorted(passed, target_fmr * passed[-1], side="right")
+                value = ranked[min(int(bar), len(ranked) - 1)]
+                drawn[row, place] = max(drawn[row, place], value)
+    return drawn
 
 
 def fit_tail(impostor: Doubles) -> tuple[float, float]:
@@ -183,8 +250,10 @@ def fit_tail(impostor: Doubles) -> tuple[float, float]:
     return float(inner - near * spread), float(spread)
 
 
-def write_card(pack: Pack, fitted: Fitted, *, data: str, command: str) -> None:
-    """Put the numbers into the pack's card; data and command: what they come from, in words."""
+def write_card(
+    pack: Pack, fitted: Fitted, *, fitted_on: str, measured_on: str, command: str
+) -> None:
+    """Put the numbers into the pack's card, with where they come from, in words."""
     centre, spread = fit_tail(np.concatenate([c.impostor for c in fitted.conditions]))
     cosine_centre, cosine_spread = fit_tail(
         np.concatenate([c.impostor_cosine for c in fitted.conditions])
@@ -200,17 +269,19 @@ def write_card(pack: Pack, fitted: Fitted, *, data: str, command: str) -> None:
             "impostor_spread": round(spread, 4),
             "impostor_cosine_centre": round(cosine_centre, 4),
             "impostor_cosine_spread": round(cosine_spread, 4),
-            "fitted_on": data,
+            "fitted_on": fitted_on,
+            "threshold_interval": [round(end, 3) for end in fitted.interval],
+            "cosine_threshold_interval": [round(end, 3) for end in fitted.cosine_interval],
         },
     )
     values = {
         condition.name: {
             what: round(value, 4) for what, value in measures(condition, fitted.threshold).items()
         }
-        for condition in fitted.conditions
+        for condition in fitted.judged
     }
     replace_section(
-        pack.card.path, "measured", {"data": data, "command": command, "values": values}
+        pack.card.path, "measured", {"data": measured_on, "command": command, "values": values}
     )
 
 
@@ -228,23 +299,20 @@ def measures(condition: Condition, threshold: float) -> dict[str, float]:
 
 def show_table(fitted: Fitted) -> Table:
     """The measures as a table for a terminal."""
+    ends = [*fitted.interval, *fitted.cosine_interval]
     table = Table(
-        title=f"{fitted.pack}: IDA threshold {fitted.threshold:.3f}, cosine "
-        f"{fitted.cosine_threshold:.3f}, for FMR {fitted.target_fmr:g}"
+        title=f"{fitted.pack}: IDA threshold {fitted.threshold:.3f} ({ends[0]:.3f} to "
+        f"{ends[1]:.3f}), cosine {fitted.cosine_threshold:.3f} ({ends[2]:.3f} to {ends[3]:.3f}), "
+        f"for FMR {fitted.target_fmr:g}"
     )
     table.add_column("probes")
-    table.add_column("people", justify="right")
-    for what in measures(fitted.conditions[0], fitted.threshold):
+    table.add_column("photos", justify="right")
+    for what in measures(fitted.judged[0], fitted.threshold):
         table.add_column(what, justify="right")
-    for condition in fitted.conditions:
+    for condition in fitted.judged:
         shown = [f"{value:.4f}" for value in measures(condition, fitted.threshold).values()]
         table.add_row(condition.name, str(condition.seen), *shown)
     return table
-
-
-def person(path: Path) -> str:
-    """Whose photo this is: 017_08.jpg and 017_03.jpg are both of 017."""
-    return path.stem.partition("_")[0]
 
 
 def _anchors(pack: Pack) -> Anchors:
@@ -257,26 +325,26 @@ def _anchors(pack: Pack) -> Anchors:
     return Anchors(pack.anchors, version=ida.anchor_version, k=ida.k, tau=ida.tau)
 
 
-def _embed_folder(
-    pack: Pack, folder: Path, heights: Sequence[int | None]
-) -> Iterator[tuple[str, list[Floats | None]]]:
-    """Each photo's person, and the unit embedding at each height of the face in px.
-
-    None is the photo as taken; the embedding is None where the pack finds no face or abstains.
-    """
-    for path, image in pictures(folder):
+def embed_photos(pack: Pack, photos: Photos) -> Faces:
+    """Every photo in every view: as taken, and with its face as small as each of HEIGHTS."""
+    paths = (*photos.gallery, *photos.probes)
+    _, people = np.unique([person(path) for path in paths], return_inverse=True)
+    shape = (len(paths), len(VIEWS))
+    vectors = np.zeros((*shape, pack.embedder.dimension), np.float32)
+    usable = np.zeros(shape, np.bool_)
+    for row, (_, image) in enumerate(read_pictures(paths)):
         face = tallest_face(find_faces(pack.detector, image))
-        seen: list[Floats | None] = []
-        for height in heights:
+        for place, height in enumerate((None, *HEIGHTS)):
             view, found = image, face
             if face is not None and height is not None:
                 view, found = _from_afar(pack, image, face, height)
             if found is None or _abstains(pack, found):
-                seen.append(None)
                 continue
             embedding = describe_face(pack, view, found).embedding
-            seen.append((embedding / np.linalg.norm(embedding)).astype(np.float32))
-        yield person(path), seen
+            vectors[row, place] = embedding / np.linalg.norm(embedding)
+            usable[row, place] = True
+    enrolled = np.arange(len(paths)) < len(photos.gallery)
+    return Faces(people.astype(np.int64), enrolled, vectors, usable)
 
 
 def _from_afar(

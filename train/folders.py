@@ -2,18 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from .. import SourceMissing
+from ..configs.split import Role, role_pictures
 from ..models.inference import Image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 CANVAS = 320
 """Side, in px, of the grey picture that a shrunken photo is laid on: detectors want some room."""
+
+
+class Photos(NamedTuple):
+    """People with two photos at least: some to enrol, others to recognise; words say who they are.
+
+    Files of one person share what stands before the first underscore.
+    """
+
+    words: str
+    gallery: tuple[Path, ...]
+    probes: tuple[Path, ...]
+
+
+def person(path: Path) -> str:
+    """Whose photo this is: 017_08.jpg and 017_03.jpg are both of 017."""
+    return path.stem.partition("_")[0]
+
+
+def photos_in_folders(gallery: Path, probes: Path, words: str = "") -> Photos:
+    """The people who are in both folders. Raises SourceMissing for unusable folders."""
+    enrol, recognise = picture_paths(gallery), picture_paths(probes)
+    both = {person(path) for path in enrol} & {person(path) for path in recognise}
+    return Photos(
+        words or f"folders {gallery.name} and {probes.name}",
+        tuple(path for path in enrol if person(path) in both),
+        tuple(path for path in recognise if person(path) in both),
+    )
+
+
+def photos_of_role(assets: Path, role: Role) -> Photos:
+    """London's people of one role of the split, neutral to enrol and smiling to recognise.
+
+    Raises as `configs.split.role_pictures` does.
+    """
+    paths = [path for of in role_pictures(assets, role, "london").values() for path in of]
+    return Photos(
+        "Face Research Lab London Set (DeBruine and Jones 2017, CC BY 4.0), consenting adults, "
+        f"the split's role {role}, neutral enrolled, smiling probed",
+        tuple(path for path in paths if path.parent.name == "gallery_neutral"),
+        tuple(path for path in paths if path.parent.name == "probe_smiling"),
+    )
 
 
 def picture_paths(folder: Path) -> list[Path]:
@@ -29,12 +72,9 @@ def picture_paths(folder: Path) -> list[Path]:
     return paths
 
 
-def pictures(folder: Path, every: int = 1) -> Iterator[tuple[Path, Image]]:
-    """Yield each n-th picture of a folder, (H, W, 3) uint8 BGR, in order of name.
-
-    Raises SourceMissing as `picture_paths` does, and for a picture that cannot be read.
-    """
-    for path in picture_paths(folder)[::every]:
+def read_pictures(paths: Iterable[Path]) -> Iterator[tuple[Path, Image]]:
+    """Yield each picture, (H, W, 3) uint8 BGR; raises SourceMissing for an unreadable one."""
+    for path in paths:
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is None:
             raise SourceMissing(f"{path} is not a readable picture: remove it or replace it")

@@ -11,16 +11,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
+from typer.testing import CliRunner
 
-from facestream import ModelError, PullFailed, SourceMissing
+from facestream import ConfigError, ModelError, PullFailed, SourceMissing
 from facestream.models.card_file import read_card
 from facestream.models.ida import Anchors
 from facestream.models.inference import Floats
 from facestream.models.pack import Pack, open_pack
 from facestream.models.pull import fetch_group_photo
+from facestream.tools.train import app
 from facestream.train.anchors import build_anchors
-from facestream.train.calibrate import Fitted, compare, fit_pack, fit_tail, person, quantile
-from facestream.train.folders import pictures, seen_from_afar
+from facestream.train.calibrate import (
+    Condition,
+    Faces,
+    Fitted,
+    compare,
+    fit_pack,
+    fit_tail,
+    quantile,
+    resample_thresholds,
+)
+from facestream.train.folders import (
+    person,
+    photos_in_folders,
+    photos_of_role,
+    picture_paths,
+    read_pictures,
+    seen_from_afar,
+)
 
 
 def unit(*rows: list[float]) -> Floats:
@@ -63,16 +81,57 @@ def test_the_tail_of_a_normal_is_that_normal() -> None:
 
 
 def test_compare_splits_scores_by_truth() -> None:
+    """a and b have a photo to enrol and a probe each; b's second photo to enrol shows no face."""
     anchors = Anchors(unit([0, 0, 1], [0, 0, -1]), version="t", k=2)
-    enrolled = {"a": unit([1, 0, 0])[0], "b": unit([0, 1, 0])[0]}
-    probes = [("a", unit([1, 0, 0])[0]), ("b", unit([1, 1, 0])[0]), ("b", unit([1, 0.1, 0])[0])]
-    found = compare("hand-made", 4, probes, enrolled, anchors)
-    assert found.genuine_cosine == pytest.approx([1.0, np.sqrt(0.5), 0.1 / np.sqrt(1.01)])
-    assert found.impostor_cosine == pytest.approx([0.0, np.sqrt(0.5), 1.0 / np.sqrt(1.01)])
+    vectors = unit([1, 0, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0])[:, None]
+    faces = Faces(
+        people=np.array([0, 1, 1, 0, 1]),
+        enrolled=np.array([True, True, True, False, False]),
+        vectors=vectors,
+        usable=np.array([True, True, False, True, True])[:, None],
+    )
+    found = compare("hand-made", faces, 0, anchors)
+    near = np.sqrt(0.5)
+    assert found.genuine_cosine == pytest.approx([1.0, near])
+    # Every photo of a, against every one of b, and the other way round.
+    assert sorted(found.impostor_cosine) == pytest.approx([0.0] * 4 + [near] * 4)
+    assert found.sides.tolist() == [[0, 1]] * 2 + [[1, 0]] * 2 + [[0, 1]] * 2 + [[1, 0]] * 2
     # All are at right angles to the anchors: densities are 0, and scores are the cosines.
     assert found.genuine == pytest.approx(found.genuine_cosine, abs=1e-6)
-    assert found.embedded == 3 and found.seen == 4
-    assert found.first == pytest.approx(1 / 3)  # the second is a tie, which goes to a
+    assert found.embedded == 2 and found.seen == 2
+    assert found.first == 0.5  # b's probe is as near to a: a tie, which goes to the first
+
+
+def test_probes_without_a_face_count_as_seen() -> None:
+    anchors = Anchors(unit([0, 0, 1], [0, 0, -1]), version="t", k=2)
+    same = np.stack([unit([1, 0, 0], [1, 0, 0])] * 4)  # two views
+    usable = np.array([[True, True], [True, True], [True, False], [True, True]])
+    faces = Faces(np.array([0, 1, 0, 1]), np.array([True, True, False, False]), same, usable)
+    found = compare("from afar", faces, 1, anchors)
+    assert (found.seen, found.embedded) == (2, 1)
+    # One photo of a and two of b from afar, against two of each as taken.
+    assert len(found.impostor) == 6
+
+
+def one_condition(impostor: list[float], sides: list[list[int]]) -> Condition:
+    scores, pairs = np.array(impostor), np.array(sides)
+    return Condition("as taken", 1, scores, scores, scores, scores - 0.5, pairs, 1.0)
+
+
+def test_resampled_thresholds_are_scores_of_the_strictest_condition() -> None:
+    draw = np.random.default_rng(3)
+    sides = [[a, b] for a in range(8) for b in range(8) if a != b]
+    low = one_condition(draw.uniform(0, 1, len(sides)).tolist(), sides)
+    high = one_condition((low.impostor + 2).tolist(), sides)
+    drawn = resample_thresholds([low, high], 0.1)
+    assert drawn.shape == (500, 2)
+    assert np.isin(drawn[:, 0], high.impostor).all()
+    assert drawn[:, 1] == pytest.approx(drawn[:, 0] - 0.5)
+    ends = np.quantile(drawn[:, 0], [0.025, 0.975])
+    assert ends[0] < quantile(high.impostor, 0.1) < ends[1]
+    # A pair that nobody else resembles: without either of the two the threshold is lower.
+    odd = one_condition([0.9 if {a, b} == {0, 1} else 0.1 for a, b in sides], sides)
+    assert set(resample_thresholds([odd], 0.02)[:, 0]) == {0.1, 0.9}
 
 
 def test_files_of_a_person_share_what_stands_before_the_underscore() -> None:
@@ -89,12 +148,12 @@ def test_a_face_seen_from_afar_is_smaller_softer_and_stays_in_the_corner() -> No
 
 def test_folders_without_pictures_are_told_in_words(tmp_path: Path) -> None:
     with pytest.raises(SourceMissing, match="no folder of faces"):
-        next(pictures(tmp_path / "nowhere"))
+        picture_paths(tmp_path / "nowhere")
     with pytest.raises(SourceMissing, match="holds no pictures"):
-        next(pictures(tmp_path))
+        picture_paths(tmp_path)
     (tmp_path / "a.jpg").write_bytes(b"torn")
     with pytest.raises(SourceMissing, match=r"a\.jpg is not a readable picture"):
-        next(pictures(tmp_path))
+        next(read_pictures(picture_paths(tmp_path)))
 
 
 def copy_of(card: Path, folder: Path) -> Pack:
@@ -120,9 +179,8 @@ def test_anchors_and_thresholds_of_real_faces(
                 shutil.copy(path, tmp_path / kind)
     pack = open_pack(tmp_path / "omz.yaml")
     assert pack.anchors is not None and len(pack.anchors) == report.kept
-    fitted = fit_pack(
-        pack, tmp_path / "gallery_neutral", tmp_path / "probe_smiling", target_fmr=1e-2
-    )
+    photos = photos_in_folders(tmp_path / "gallery_neutral", tmp_path / "probe_smiling")
+    fitted = fit_pack(pack, photos, target_fmr=1e-2)
     clean = fitted.conditions[0]
     assert clean.embedded == 24 and clean.first == 1.0
     assert clean.genuine.min() > clean.impostor.max()
@@ -134,6 +192,15 @@ def test_anchors_and_thresholds_of_real_faces(
     assert card.measured is not None and card.measured.values["as taken"]["rank-1"] == 1.0
 
 
+def test_the_split_gives_other_people_to_fit_and_to_measure(assets: Path) -> None:
+    fit, judge = (photos_of_role(assets, role) for role in ("calibration", "subject"))
+    for photos in (fit, judge):
+        assert len(photos.gallery) == len(photos.probes) == 51
+        assert [person(p) for p in photos.gallery] == [person(p) for p in photos.probes]
+    assert not {person(p) for p in fit.gallery} & {person(p) for p in judge.gallery}
+    assert "CC BY 4.0" in fit.words and "role calibration" in fit.words
+
+
 def test_a_pack_without_anchors_or_people_is_refused(
     assets: Path, omz_models: Pack, tmp_path: Path
 ) -> None:
@@ -142,8 +209,8 @@ def test_a_pack_without_anchors_or_people_is_refused(
     for path in sorted((assets / "london" / "gallery_neutral").iterdir())[:3]:
         shutil.copy(path, few)
     pack = copy_of(omz_models.card.path, tmp_path)
-    with pytest.raises(ModelError, match=r"takes 20 probes and 1000 pairs.*got 3 probes of 3 peop"):
-        fit_pack(pack, few, few, target_fmr=1e-3)
+    with pytest.raises(ModelError, match=r"takes 20 probes and 1000 pairs.*got 3 probes and 24 "):
+        fit_pack(pack, photos_in_folders(few, few), target_fmr=1e-3)
     with pytest.raises(ModelError, match="gave 3 usable faces, at least 10 needed"):
         build_anchors(pack, few)
 
@@ -187,19 +254,26 @@ def six(open_models: Pack, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_thresholds_of_six_people(open_models: Pack, six: Path, tmp_path: Path) -> None:
     pack = copy_of(open_models.card.path, tmp_path)
     before = pack.card.path.read_text(encoding="utf-8")
-    fitted = fit_pack(pack, six / "gallery", six / "probes", target_fmr=0.05)
+    photos = photos_in_folders(six / "gallery", six / "probes")
+    fitted = fit_pack(pack, photos, target_fmr=0.05, source="gallery probes")
     names = [condition.name for condition in fitted.conditions]
     assert names[:3] == ["as taken", "96 px", "64 px"]
     clean = fitted.conditions[0]
     assert (clean.seen, clean.embedded, clean.first) == (24, 24, 1.0)
+    assert len(clean.impostor) == 30 * 25  # each of 30 photos against those of five others
+    assert fitted.interval.low <= fitted.threshold <= fitted.interval.high + 1e-3
     assert clean.genuine.mean() > clean.impostor.mean() + 3 * clean.impostor.std()
     check_promise(fitted)
     card = read_card(pack.card.path)
     decision = card.fitted_decision()
     assert (decision.threshold, decision.target_fmr) == (fitted.threshold, 0.05)
     assert decision.fitted_on.startswith("folders gallery and probes: 6 people,")
+    assert decision.threshold_interval == pytest.approx(fitted.interval, abs=1e-3)
     assert card.measured is not None and list(card.measured.values) == names
-    assert "--pack open --target-fmr 0.05" in card.measured.command
+    assert card.measured.command == (
+        "facestream train calibrate gallery probes --pack open --target-fmr 0.05"
+    )
+    assert card.measured.data.endswith("the thresholds were set on the same people")
     # What was not fitted stays as it was, comments included.
     after = pack.card.path.read_text(encoding="utf-8")
     assert after.split("\ndecision:")[0] == before.split("\ndecision:")[0]
@@ -211,9 +285,9 @@ def test_a_rate_that_the_faces_cannot_show_is_refused(
     pack = copy_of(open_models.card.path, tmp_path)
     before = pack.card.path.read_text(encoding="utf-8")
     with pytest.raises(
-        ModelError, match=r"rate of 0\.001 takes.*1000 pairs.*24 probes of 6 people"
+        ModelError, match=r"rate of 0\.001 takes.*1000 pairs.*24 probes and 750 pairs"
     ):
-        fit_pack(pack, six / "gallery", six / "probes", target_fmr=1e-3)
+        fit_pack(pack, photos_in_folders(six / "gallery", six / "probes"), target_fmr=1e-3)
     assert pack.card.path.read_text(encoding="utf-8") == before
 
 
@@ -241,3 +315,13 @@ def test_new_anchors_take_the_old_thresholds_with_them(
         pack.card.fitted_decision()
     with pytest.raises(ModelError, match="gave 6 usable faces, at least 10 needed"):
         build_anchors(pack, six / "gallery")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["neutral"], ["neutral", "smiling", "--assets", "."], ["--assets", ".", "--data", "x"]],
+)
+def test_calibration_takes_folders_or_the_split(words: list[str]) -> None:
+    result = CliRunner().invoke(app, ["calibrate", *words])
+    assert isinstance(result.exception, ConfigError)
+    assert "takes two folders, GALLERY and PROBES" in str(result.exception)
