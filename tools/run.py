@@ -220,6 +220,15 @@ def heading(parts: Parts) -> str:
     return "\n".join(lines)
 
 
+def goes_on(parts: Parts) -> bool:
+    """Whether a run was killed that this one takes up: some camera of it was left in the middle."""
+    from ..stream.deciding import outline_key
+
+    left = parts.journal.checkpoints()
+    names = [camera.name for camera in parts.config.cameras]
+    return any(name in left or outline_key(name) in left for name in names)
+
+
 def make_watchers(parts: Parts, *, quiet: bool, note: str) -> list[Watcher]:
     """The watchers that the configuration asks for."""
     from rich.console import Console
@@ -238,7 +247,7 @@ def make_watchers(parts: Parts, *, quiet: bool, note: str) -> list[Watcher]:
     folder = Path(output.folder)
     try:
         if output.events:
-            watchers.append(EventsFile(folder))
+            watchers.append(EventsFile(folder, append=goes_on(parts)))
         if output.video:
             watchers.append(AnnotatedVideo(folder, palette))
         if output.page:

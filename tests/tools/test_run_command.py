@@ -190,3 +190,28 @@ def test_files_for_people_go_somewhere_also_without_a_folder() -> None:
 def test_nothing_to_run_is_an_error() -> None:
     with pytest.raises(ConfigError, match="nothing to run: give a configuration file or --source"):
         configure(None, [])
+
+
+def test_a_run_that_was_killed_goes_on_in_the_same_events_file(
+    start: Start, tmp_path: Path
+) -> None:
+    output, journal = tmp_path / "out", tmp_path / "journal.db"
+    source = f"synthetic:?seconds=20&{SCENE}"
+    command = ["--source", source, "--output", str(output), "--journal", str(journal), "--json"]
+    first = start(*command)
+    wait_for_faces(first, output)
+    first.kill()
+    first.communicate(timeout=40)
+    file = output / "events.jsonl"
+    before = file.read_bytes()
+    assert before.endswith(b"\n")
+    second = start(*command)
+    _, errors = second.communicate(timeout=120)
+    assert second.returncode == 0, errors
+    assert file.read_bytes().startswith(before)
+    ids = [json.loads(line)["id"] for line in file.read_text().splitlines()]
+    assert len(ids) == len(set(ids))
+    assert {event.id for event in stored(journal) if event.kind != "system"} <= set(ids)
+    third = start(*command)
+    third.communicate(timeout=120)
+    assert not file.read_bytes().startswith(before)
