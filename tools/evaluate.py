@@ -284,6 +284,64 @@ def quality(
     finish(evaluate_quality(pairs, choices, source), output, as_json=json)
 
 
+@app.command(epilog="Example: facestream evaluate video simulated-medium -o report")
+def video(
+    folder: Annotated[
+        Path, typer.Argument(help="A simulated set, MOT sequences, or IJB-S with videos/.")
+    ],
+    layout: Annotated[str, typer.Option(help="auto, own, mot or ijbs.")] = "auto",
+    gallery: Annotated[
+        Path | None,
+        typer.Option(help="Photos to enrol, NAME.jpg or NAME/*.jpg; default: the set's stills."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of a run, whose cameras are not used.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="As in --set fuse.aggregator=mean.")
+    ] = None,
+    iou: Annotated[float, typer.Option(min=0.01, max=1.0, help="Overlap that finds a face.")] = 0.5,
+    least_visible: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Faces seen to less need not be found.")
+    ] = 0.25,
+    least_height: Annotated[float, typer.Option(min=0.0, help="Nor lower ones, in pixels.")] = 14.0,
+    tracking: Annotated[bool, typer.Option(help="HOTA and IDF1, by motrics.")] = True,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="Folder to keep in what was seen, for other matchers or to go on."),
+    ] = None,
+    pack: Annotated[str | None, typer.Option("--pack", help="Model pack; default: open.")] = None,
+    backend: Annotated[
+        str | None, typer.Option("--backend", help="onnxruntime or openvino.")
+    ] = None,
+    skip_bad: SkipOption = False,
+    resamples: ResamplesOption = 1000,
+    seed: SeedOption = 0,
+    output: OutputOption = None,
+    json: JsonOption = False,
+) -> None:
+    """The live pipeline on annotated video: detection, tracking, identification, false alerts."""
+    from .eval_output import finish
+    from .eval_verification import Bootstrap
+    from .eval_video import VideoChoices, evaluate_video
+    from .eval_video_decide import Rules
+
+    choices = VideoChoices(
+        layout,
+        gallery,
+        config,
+        pack,
+        backend,
+        tuple(settings or ()),
+        Rules(iou, least_visible, least_height),
+        tracking,
+        store,
+        skip_bad,
+        Bootstrap(resamples, seed),
+    )
+    finish(evaluate_video(folder, choices), output, as_json=json)
+
+
 @app.command(epilog="Example: facestream evaluate show report")
 def show(
     folder: Annotated[Path, typer.Argument(help="Folder with a report.json.")],

@@ -1,0 +1,255 @@
+"""Decisions on a recorded video, and whom each track really shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import EnrolmentRefused, GalleryEmpty, SourceCorrupt
+from ..configs.schema import Config
+from ..models.aggregators import make_aggregator
+from ..models.fusion import Doubles, Floats
+from ..models.pack import Pack
+from ..stream.aggregate import AggregateStage
+from ..stream.decide import Decided, DecideStage
+from ..stream.enrol import Enroller
+from ..stream.events import MatchEvent, MatchRevised, SightingEnded
+from ..stream.gallery import Gallery
+from ..stream.match import MatchStage
+from .build import check_score, decision_numbers, know
+from .eval_tracks import Boxes, Judged, judge_frame
+from .eval_video_record import EPOCH, Recording
+from .eval_video_set import Clip
+from .report_record import Bad
+
+LEAST_VISIBLE = 0.25
+
+
+class Rules(NamedTuple):
+    """Which faces of the truth must be found: visible (share 0..1) and high (px) enough."""
+
+    least_iou: float = 0.5
+    least_visible: float = LEAST_VISIBLE
+    least_height: float = 14.0
+
+
+class Alert(NamedTuple):
+    """A match that the running system would have published.
+
+    shown: number of the truth's track that the face belongs to, 0 for none. seconds: of the video.
+    """
+
+    identity: str
+    shown: int
+    seconds: float
+
+
+class SystemTrack(NamedTuple):
+    """A track that ended. shown: as in Alert, what most of its faces belong to.
+
+    template: (C,) of all its observations; None where there were too few to decide.
+    """
+
+    shown: int
+    template: Floats | None
+
+
+class Watched(NamedTuple):
+    """A video as the system saw it, frame by frame beside the truth.
+
+    numbers: of the frames. truth, tracked and found: per frame; found are the detector's faces (ids
+    are 0). judged_tracked and judged_found: how they match.
+    """
+
+    numbers: list[int]
+    truth: list[Boxes]
+    tracked: list[Boxes]
+    found: list[Boxes]
+    judged_tracked: list[Judged]
+    judged_found: list[Judged]
+
+
+class Decisions(NamedTuple):
+    """What was decided on a video."""
+
+    alerts: list[Alert]
+    tracks: list[SystemTrack]
+
+
+class Decider:
+    """Decides recorded videos as the running system does, with one gallery; use it with `with`."""
+
+    def __init__(
+        self, config: Config, pack: Pack, photos: dict[str, list[Path]], bad: list[Bad]
+    ) -> None:
+        """Enrol the photos; those refused go into `bad`.
+
+        Raises GalleryEmpty when all were refused, ConfigError and ModelError as a run does.
+        """
+        check_score(pack, config)
+        self._config, self._pack = config, pack
+        self._stack = ExitStack()
+        self.gallery = self._stack.enter_context(Gallery.temporary())
+        try:
+            self._enrol(photos, bad)
+            self.known = know(self.gallery, pack)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __enter__(self) -> Decider:
+        """Use as a context manager."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the gallery."""
+        self._stack.close()
+
+    @property
+    def identities(self) -> list[str]:
+        """Whom the gallery holds, in the order of its index."""
+        return list(self.known()[2])
+
+    def events(self, recording: Recording) -> list[Decided]:
+        """Fuse, match and decide every frame, then what is left open at the end."""
+        card, config = self._pack.card, self._config
+        fuse = config.fuse
+        aggregator = make_aggregator(
+            card.fusion.aggregator if fuse.aggregator == "auto" else fuse.aggregator,
+            dimension=card.embedder.dimension,
+            head_path=self._pack.caface_head,
+        )
+        numbers = decision_numbers(card, config)
+        stage = DecideStage(
+            AggregateStage(aggregator, fuse.evidence),
+            MatchStage(self.known, config.match, numbers),
+            config.match,
+            pack=card.name,
+            epoch=EPOCH,
+        )
+        decided: list[Decided] = []
+        for seen in recording.frames():
+            decided += stage.process(seen.observed)
+        for end in recording.ends().ends:
+            decided += stage.end(end)
+        return decided
+
+    def decide(self, clip: Clip, recording: Recording, watched: Watched) -> Decisions:
+        """What the events say, beside whom the tracks really show."""
+        shown = Shown(watched)
+        alerts, tracks = [], []
+        for event, template in self.events(recording):
+            if isinstance(event, MatchEvent | MatchRevised) and event.identity is not None:
+                person = shown.at(event.track, event.frame)
+                alerts.append(Alert(event.identity, person, event.frame / clip.truth.fps))
+            elif isinstance(event, SightingEnded):
+                decided = event.reason in ("matched", "unknown")
+                vector = template.embedding if decided and template is not None else None
+                tracks.append(SystemTrack(shown.mostly(event.track), vector))
+        return Decisions(alerts, tracks)
+
+    def score(self, templates: Floats) -> Doubles:
+        """Scores (T, G) of unit templates (T, C) against everybody, as the matcher ranks them."""
+        _, index, names = self.known()
+        scores = np.full((len(templates), len(names)), -np.inf)
+        if len(templates):
+            hits = index.search(templates, len(names), by=self._config.match.score)
+            for row, ranked in enumerate(hits):
+                for hit in ranked:
+                    scores[row, hit.identity] = hit.score
+        return scores
+
+    def _enrol(self, photos: dict[str, list[Path]], bad: list[Bad]) -> None:
+        enroller = Enroller(self._pack, self.gallery, self._config.enrol)
+        enrolled = 0
+        for name, files in sorted(photos.items()):
+            for photo in files:
+                try:
+                    enroller.enrol_photo(name, photo)
+                    enrolled += 1
+                except EnrolmentRefused as refusal:
+                    bad.append(Bad(f"{name}: {photo.name}", f"not enrolled: {refusal}"))
+        if not enrolled:
+            raise GalleryEmpty(
+                f"nobody could be enrolled: all {len(bad)} photos were refused"
+                + (f", the first because: {bad[-1].why}" if bad else "")
+            )
+
+
+class Shown:
+    """Whom system tracks show, by the faces of the truth that they were matched with."""
+
+    def __init__(self, watched: Watched) -> None:
+        """Go through all frames once."""
+        self._frames: dict[int, list[tuple[int, int]]] = {}
+        for number, truth, tracked, judged in zip(
+            watched.numbers, watched.truth, watched.tracked, watched.judged_tracked, strict=True
+        ):
+            for row, column in zip(judged.rows, judged.columns, strict=True):
+                track = int(tracked.ids[column])
+                self._frames.setdefault(track, []).append((number, int(truth.ids[row])))
+
+    def at(self, track: int, frame: int) -> int:
+        """The truth's track in the newest matched frame up to this one; 0 without any."""
+        before = [shown for number, shown in self._frames.get(track, ()) if number <= frame]
+        return before[-1] if before else 0
+
+    def mostly(self, track: int) -> int:
+        """The truth's track in most matched frames, of several the first; 0 without any."""
+        counts = Counter(shown for _, shown in self._frames.get(track, ()))
+        return counts.most_common(1)[0][0] if counts else 0
+
+
+def watch(clip: Clip, recording: Recording, rules: Rules) -> Watched:
+    """Lay what was seen beside the truth. Raises SourceCorrupt when the video ends before it."""
+    by_frame: dict[int, list[int]] = {}
+    for place, face in enumerate(clip.truth.faces):
+        by_frame.setdefault(face.frame, []).append(place)
+    watched = Watched([], [], [], [], [], [])
+    for seen in recording.frames():
+        tracked = seen.observed.tracked
+        faces = [clip.truth.faces[n] for n in by_frame.pop(tracked.frame.sequence, ())]
+        truth = boxes_of([(face.track, face.box) for face in faces])
+        counted = np.array(
+            [
+                face.visible >= rules.least_visible
+                and face.box[3] - face.box[1] >= rules.least_height
+                for face in faces
+            ],
+            np.bool_,
+        )
+        following = boxes_of([(face.track, face.face.box) for face in tracked.faces])
+        found = boxes_of([(0, row[:4]) for row in seen.found])
+        watched.numbers.append(tracked.frame.sequence)
+        watched.truth.append(truth)
+        watched.tracked.append(following)
+        watched.found.append(found)
+        watched.judged_tracked.append(judge_frame(truth, counted, following, rules.least_iou))
+        watched.judged_found.append(judge_frame(truth, counted, found, rules.least_iou))
+    _check_all_seen(clip, by_frame)
+    return watched
+
+
+def boxes_of(faces: Sequence[tuple[int, Floats]]) -> Boxes:
+    """Ids and boxes of (id, box (4,)) as arrays."""
+    ids = np.array([one for one, _ in faces], np.int64)
+    return Boxes(ids, np.array([box for _, box in faces], np.float64).reshape(-1, 4))
+
+
+def _check_all_seen(clip: Clip, left: dict[int, list[int]]) -> None:
+    if left:
+        raise SourceCorrupt(
+            f"{clip.source}: expected frame {min(left)}, which is annotated, but it was not read: "
+            "check that video and annotation belong together"
+        )

@@ -1,0 +1,297 @@
+"""Identification end to end: TPIR@FPIR per track and per video, time to match, false alerts.
+
+Whoever is not found counts as missed: a person of the gallery whom no decided track shows scores
+-inf to everybody. Intervals are bootstrap over people; what shows nobody of the truth counts as
+one more person per video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..models.fusion import Floats
+from ..models.identification import ProbeRanks, closed_set, open_set, rank_probes
+from ..models.scores import identity_weights
+from .eval_identify import FPIRS, Search, column_names, identification_plots
+from .eval_verification import Bootstrap
+from .eval_video_decide import Decisions, Watched
+from .eval_video_set import Clip
+from .report_record import Curve, Draws, Number, Plot, Row, Table, measured
+
+RANKS = (1, 5)
+_LAST = np.iinfo(np.int32).max
+"""Rank of a person who was not found, whatever the size of the gallery."""
+Doubles = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+class Video(NamedTuple):
+    """One video: its truth, what was seen, and what was decided."""
+
+    clip: Clip
+    watched: Watched
+    decisions: Decisions
+
+
+class Pass(NamedTuple):
+    """One person's way through one video: a track of the truth with faces that must be found.
+
+    start: time of the first such face, s. matched: s until the first correct match, inf for none.
+    """
+
+    person: int
+    video: int
+    track: int
+    start: float
+    matched: float
+
+
+class Probes(NamedTuple):
+    """Searches: persons (P,), scores (P, G), and which of them nobody made (P,)."""
+
+    persons: Integers
+    scores: Doubles
+    missed: npt.NDArray[np.bool_]
+
+
+class Case(NamedTuple):
+    """Everything that the numbers are made of.
+
+    people: names by person number, those of the gallery (G of them) first. false: the person whom
+    each false alert shows (F,). hours: of video.
+    """
+
+    people: list[str]
+    enrolled: int
+    passes: list[Pass]
+    per_track: Probes
+    per_video: Probes
+    false: Integers
+    hours: float
+
+
+def build_case(
+    videos: Sequence[Video], identities: Sequence[str], score: Callable[[Floats], Doubles]
+) -> Case:
+    """Put together what was decided on all videos. score: of templates (T, C), (T, G)."""
+    names = {face.subject for one in videos for face in one.clip.truth.faces}
+    people = [*identities, *sorted(names - set(identities))]
+    people += [f"nobody in {one.clip.name}" for one in videos]
+    numbers = {name: number for number, name in enumerate(people)}
+    passes: list[Pass] = []
+    tracks: list[tuple[int, int, int]] = []  # video, pass's track, person
+    templates: list[Floats] = []
+    false: list[int] = []
+    for place, one in enumerate(videos):
+        persons = {face.track: numbers[face.subject] for face in one.clip.truth.faces}
+        persons[0] = numbers[f"nobody in {one.clip.name}"]
+        passes += _passes(one, place, persons, people)
+        for track in one.decisions.tracks:
+            if track.template is not None:
+                tracks.append((place, track.shown, persons[track.shown]))
+                templates.append(track.template)
+        for alert in one.decisions.alerts:
+            if people[persons[alert.shown]] != alert.identity:
+                false.append(persons[alert.shown])
+    vectors = np.stack(templates) if templates else np.zeros((0, 1), np.float32)
+    scores = score(vectors) if templates else np.zeros((0, len(identities)))
+    hours = sum(one.clip.truth.frames / one.clip.truth.fps for one in videos) / 3600
+    return Case(
+        people,
+        len(identities),
+        passes,
+        _per_track(passes, tracks, scores, len(identities)),
+        _per_video(passes, tracks, scores),
+        np.array(false, np.int64),
+        hours,
+    )
+
+
+def _passes(one: Video, place: int, persons: dict[int, int], people: list[str]) -> list[Pass]:
+    """The ways of all people through a video, with the time of their first correct match."""
+    fps = one.clip.truth.fps
+    starts: dict[int, float] = {}
+    watched = one.watched
+    for number, truth, judged in zip(
+        watched.numbers, watched.truth, watched.judged_tracked, strict=True
+    ):
+        for track in truth.ids[judged.counted]:
+            starts.setdefault(int(track), number / fps)
+    passes = []
+    for track, start in sorted(starts.items()):
+        name = people[persons[track]]
+        times = [
+            alert.seconds
+            for alert in one.decisions.alerts
+            if alert.shown == track and alert.identity == name
+        ]
+        waited = max(0.0, min(times) - start) if times else float("inf")
+        passes.append(Pass(persons[track], place, track, start, waited))
+    return passes
+
+
+def _per_track(
+    passes: Sequence[Pass], tracks: Sequence[tuple[int, int, int]], scores: Doubles, enrolled: int
+) -> Probes:
+    """Every decided track is a probe, and every pass of the gallery's people that has none."""
+    followed = {(video, shown) for video, shown, _ in tracks}
+    missed = [
+        p.person for p in passes if p.person < enrolled and (p.video, p.track) not in followed
+    ]
+    persons = [person for _, _, person in tracks] + missed
+    rows = np.concatenate([scores, np.full((len(missed), scores.shape[1]), -np.inf)])
+    return Probes(np.array(persons, np.int64), rows, np.arange(len(rows)) >= len(tracks))
+
+
+def _per_video(
+    passes: Sequence[Pass], tracks: Sequence[tuple[int, int, int]], scores: Doubles
+) -> Probes:
+    """Every person in every video is a probe, with the best scores of all tracks that show them."""
+    rows: dict[tuple[int, int], list[Doubles]] = {(p.video, p.person): [] for p in passes}
+    for (video, _, person), row in zip(tracks, scores, strict=True):
+        rows.setdefault((video, person), []).append(row)
+    nothing = np.full(scores.shape[1], -np.inf)
+    best = [np.max(some, axis=0) if some else nothing for some in rows.values()]
+    persons = np.array([person for _, person in rows], np.int64)
+    missed = np.array([not some for some in rows.values()], np.bool_)
+    return Probes(persons, np.array(best).reshape(len(rows), scores.shape[1]), missed)
+
+
+def rank(probes: Probes) -> ProbeRanks:
+    """Ranks of the probes; a probe that nobody made is behind everybody."""
+    ranks = rank_probes(probes.scores, probes.persons, np.arange(probes.scores.shape[1]))
+    lost = probes.missed & ranks.mated
+    return ranks._replace(ranks=np.where(lost, _LAST, ranks.ranks))
+
+
+def measure_case(
+    case: Case, bootstrap: Bootstrap
+) -> tuple[list[Table], list[Plot], dict[str, Draws]]:
+    """Tables, plots and draws."""
+    weights = np.zeros((0, len(case.people)), np.uint16)
+    if bootstrap.resamples and len(case.people) > 1:
+        weights = identity_weights(len(case.people), bootstrap.resamples, seed=bootstrap.seed)
+    searches = [
+        Search("per track", rank(case.per_track)),
+        Search("per video", rank(case.per_video)),
+    ]
+    draws: dict[str, Draws] = {}
+    tables = [
+        _search_table(searches, case, weights, draws),
+        _alert_table(case, weights, draws),
+    ]
+    plots = [_time_plot(case)] if _known(case) else []
+    if all(one.ranks.mated.any() for one in searches):
+        plots += identification_plots(searches, longest=min(50, max(2, case.enrolled)))
+    return tables, plots, draws
+
+
+def _search_table(
+    searches: Sequence[Search], case: Case, weights: npt.NDArray[np.uint16], draws: dict[str, Draws]
+) -> Table:
+    title, columns = "Identification", column_names(RANKS, FPIRS)
+    rows = []
+    for one, probes in zip(searches, (case.per_track, case.per_video), strict=True):
+        everyone = np.arange(len(probes.persons))
+        drawn = [
+            _rates(one.ranks.take(np.repeat(everyone, row[probes.persons]))) for row in weights
+        ]
+        sample = np.array(drawn).reshape(len(weights), len(columns))
+        values = _rates(one.ranks)
+        cells: list[Number | str] = [
+            _number(f"{title} / {one.name} / {column}", value, sample[:, place], draws)
+            for place, (column, value) in enumerate(zip(columns, values, strict=True))
+        ]
+        mated = one.ranks.mated
+        counts = (int(mated.sum()), int((mated & probes.missed).sum()), int((~mated).sum()))
+        rows.append(Row(one.name, [*cells, *(f"{count:,}" for count in counts)]))
+    return Table(
+        title,
+        "probes",
+        [*columns, "of the gallery", "of these not found", "others"],
+        rows,
+        "Per track: each decided track, and each person of the gallery passing without one. Per "
+        "video: each person in each video, by the best of their tracks.",
+    )
+
+
+def _rates(ranks: ProbeRanks) -> list[float]:
+    """Closed-set rates and TPIRs; NaN where there are no probes to say it."""
+    mated = ranks.mated
+    closed = [closed_set(ranks, n) if mated.any() else float("nan") for n in RANKS]
+    both = mated.any() and not mated.all()
+    return closed + [open_set(ranks, fpir).tpir if both else float("nan") for fpir in FPIRS]
+
+
+def _alert_table(case: Case, weights: npt.NDArray[np.uint16], draws: dict[str, Draws]) -> Table:
+    """What somebody at the screen gets, at the threshold in force."""
+    title = "Alerts"
+    known = _known(case)
+    persons = np.array([one.person for one in known], np.int64)
+    times = np.array([one.matched for one in known])
+    hit = np.isfinite(times)
+    false = np.bincount(case.false, minlength=len(case.people))
+
+    def values(times_each: npt.NDArray[np.integer], false_alerts: float) -> list[float]:
+        drawn = np.repeat(times, times_each)
+        found = drawn[np.isfinite(drawn)]
+        return [
+            len(found) / len(drawn) if len(drawn) else float("nan"),
+            float(np.median(found)) if len(found) else float("nan"),
+            false_alerts / case.hours,
+        ]
+
+    sample = np.array(
+        [values(row[persons], float((row * false).sum())) for row in weights]
+    ).reshape(len(weights), 3)
+    whole = values(np.ones(len(known), np.int64), float(false.sum()))
+    name = "threshold in force"
+    columns = ["matched correctly", "time to first correct match", "false alerts per camera-hour"]
+    key = [f"{title} / {name} / {column}" for column in columns]
+    cells: list[Number | str] = [
+        _number(key[0], whole[0], sample[:, 0], draws),
+        _number(key[1], whole[1], sample[:, 1], draws, unit="seconds", better="lower"),
+        _number(key[2], whole[2], sample[:, 2], draws, unit="count", better="lower"),
+    ]
+    strangers = int((case.false >= case.enrolled).sum())
+    cells += [f"{int(hit.sum())} of {len(known)}", f"{len(case.false)}", f"{strangers}"]
+    return Table(
+        title,
+        "at the",
+        [*columns, "passes matched", "false alerts", "of these not of the gallery"],
+        [Row(name, cells)],
+        "Matched correctly: passes of the gallery's people with a correct match event. Time: "
+        "median of these, from the first face that had to be found.",
+    )
+
+
+def _number(
+    key: str, value: float, sample: Doubles, draws: dict[str, Draws], **more: object
+) -> Number:
+    known = sample[~np.isnan(sample)]
+    if len(known):
+        draws[key] = known
+    return measured(value, known, **more)  # type: ignore[arg-type]
+
+
+def _known(case: Case) -> list[Pass]:
+    """The passes of people of the gallery."""
+    return [one for one in case.passes if one.person < case.enrolled]
+
+
+def _time_plot(case: Case) -> Plot:
+    """Share of passes with a correct match, by the time since the first face."""
+    known = _known(case)
+    times = np.sort([one.matched for one in known if np.isfinite(one.matched)])
+    shares = np.arange(1, len(times) + 1) / len(known)
+    x, y = [0.0, *times.tolist()], [0.0, *shares.tolist()]
+    return Plot(
+        "Time to first correct match",
+        "seconds since the first face that had to be found",
+        "share of passes matched",
+        [Curve("passes", x, y, steps=True)],
+    )
