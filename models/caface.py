@@ -53,9 +53,14 @@ class CAFace:
 
     name = "caface"
 
-    def __init__(self, head: CAFaceHead) -> None:
-        """head: see caface_head; C, K and M are its own."""
+    def __init__(self, head: CAFaceHead, *, chunk: int = CHUNK) -> None:
+        """head: see caface_head; C, K and M are its own.
+
+        chunk: faces of a chunk. Live it is CHUNK, which stored states rely on; others are for
+        measuring what it does.
+        """
         self.head = head
+        self._chunk = chunk
         self.dimension = head.size.dimension
         self._norm_table = norm_table(head.size.norm_code)
         centres = self._layer_norm("cn.assign.norm_centres", head.arrays["cn.centres"])
@@ -78,9 +83,9 @@ class CAFace:
         check_members(members, self.dimension, self.head.size.styles)
         members = members.take(usable_members(members))
         pending = join_members(state.pending, members)
-        while len(pending.norms) >= CHUNK:
-            state = self._add(state, pending.take(slice(CHUNK)))
-            pending = pending.take(slice(CHUNK, None))
+        while len(pending.norms) >= self._chunk:
+            state = self._add(state, pending.take(slice(self._chunk)))
+            pending = pending.take(slice(self._chunk, None))
         # A copy, so that a view does not keep the caller's arrays alive.
         return state._replace(pending=Members(*(column.copy() for column in pending)))
 

@@ -95,7 +95,7 @@ def open_pack(
         embedder=embedder,
         quality=quality,
         consumers=consumers,
-        anchors=_anchors(card),
+        anchors=load_anchors(card),
         caface_head=_head(card),
         provider=embedding.provider,
     )
@@ -183,7 +183,11 @@ def _head(card: Card) -> Path | None:
     return path
 
 
-def _anchors(card: Card) -> Floats | None:
+def load_anchors(card: Card) -> Floats | None:
+    """The card's anchors (A, C) float32, unit; None where it has none.
+
+    Raises MissingModelFile, or CorruptModelFile for other anchors than the card's.
+    """
     if card.ida is None:
         return None
     path = _beside(card, card.ida.anchors)
