@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .eval_fusion_command import fusion
 from .eval_options import (
     BackendOption,
     FeaturesOption,
@@ -233,6 +234,9 @@ def megaface(
     )
     source = Source(pack, backend, store, features, workers, half, skip_bad)
     finish(evaluate_megaface(choices, source), output, as_json=json)
+
+
+app.command(epilog="Example: facestream evaluate fusion faces -o report")(fusion)
 
 
 @app.command(epilog="Example: facestream evaluate quality pair_list.txt --images faces -o report")
