@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
+from typing import Protocol as Interface
 
 import numpy as np
 
@@ -38,6 +39,10 @@ from .eval_options import check_choice
 from .eval_output import model_words
 from .eval_verification import Bootstrap, note_spoilt
 from .report_record import Bad, Curve, Data, Draws, Plot, Result, Row, Table, write_report
+
+TITLE = "IJB-S, boxes given"
+COUNTS = ["probes", "without a face", "G1", "G2", "gallery without a face"]
+"""Columns of the table that counts templates."""
 
 AGGREGATORS = {
     "mean": "mean of unit embeddings (the live aggregator)",
@@ -110,7 +115,7 @@ def evaluate_ijbs(root: Path, choices: IjbsChoices, source: FeatureSource) -> Re
         model=model_words(store),
         tables=[
             Table(
-                "IJB-S, boxes given",
+                TITLE,
                 "protocol",
                 column_names(RANKS, FPIRS),
                 [one.row for one in results],
@@ -119,15 +124,23 @@ def evaluate_ijbs(root: Path, choices: IjbsChoices, source: FeatureSource) -> Re
             Table(
                 "Templates",
                 "protocol",
-                ["probes", "without a face", "G1", "G2", "gallery without a face"],
+                COUNTS,
                 [one.counts for one in results],
             ),
         ],
-        plots=_plots(results),
+        plots=protocol_plots(results),
         bad=bad,
         pairing=f"{fingerprint} {choices.bootstrap}",
     )
     return Result(report, {key: d for one in results for key, d in one.draws.items()}, [])
+
+
+class Fuses(Interface):
+    """Whatever makes templates of entries."""
+
+    def fuse(self, entries: list[Entry]) -> Fused:
+        """The templates of all entries, zero vectors where there is no face."""
+        ...
 
 
 class Fuser:
@@ -187,8 +200,10 @@ class Measured(NamedTuple):
     draws: dict[str, Draws]
 
 
-def measure_protocol(protocol: Protocol, fuse: Fuser, bootstrap: Bootstrap) -> Measured:
-    """Ranks over both galleries together, TPIR as the mean over each alone."""
+def measure_protocol(
+    protocol: Protocol, fuse: Fuses, bootstrap: Bootstrap, title: str = TITLE
+) -> Measured:
+    """Ranks over both galleries together, TPIR as the mean over each alone. title: of the table."""
     probes = fuse.fuse(protocol.probes)
     galleries = {name: fuse.fuse(entries) for name, entries in protocol.galleries.items()}
     searches = [
@@ -207,7 +222,7 @@ def measure_protocol(protocol: Protocol, fuse: Fuser, bootstrap: Bootstrap) -> M
     for place, column in enumerate(table.columns):
         origin = "both" if place < count else "mean"
         if (key := f"{protocol.name} / {origin} / {column}") in draws:
-            kept[f"IJB-S, boxes given / {protocol.name} / {column}"] = draws[key]
+            kept[f"{title} / {protocol.name} / {column}"] = draws[key]
     sizes = [len(one.subjects) for one in galleries.values()]
     lost = sum(one.missing for one in galleries.values())
     counts = [len(probes.subjects), probes.missing, *sizes, lost]
@@ -268,7 +283,7 @@ def _variant(choices: IjbsChoices) -> list[str]:
     return lines
 
 
-def _plots(results: list[Measured]) -> list[Plot]:
+def protocol_plots(results: list[Measured]) -> list[Plot]:
     """The CMC of all protocols on one plot, and the open-set curves of all on another."""
     cmcs: list[Curve] = []
     opens: list[Curve] = []

@@ -30,8 +30,9 @@ from .eval_tracks import (
     tracking_library,
 )
 from .eval_verification import Bootstrap
-from .eval_video_decide import Decider, Rules, Watched, watch
+from .eval_video_decide import Decider, Rules, Watched, live_aggregator, watch
 from .eval_video_identify import Video, build_case, measure_case
+from .eval_video_ijbs import measure_protocols
 from .eval_video_record import Recording, record
 from .eval_video_set import LAYOUTS, Clip, VideoSet, read_set
 from .report_record import (
@@ -115,6 +116,14 @@ def evaluate_video(root: Path, choices: VideoChoices) -> Result:
             case = build_case(videos, decider.identities, decider.score)
             more, plots, drawn = measure_case(case, choices.bootstrap)
             tables = [*more, *tables]
+            draws |= drawn
+        if chosen.layout == "ijbs":
+            watched = [(one.clip, one.recording, one.watched) for one in looked]
+            aggregator = live_aggregator(config, pack)
+            more, curves, drawn = measure_protocols(
+                root, pack, aggregator, watched, choices.bootstrap, bad
+            )
+            tables, plots = [*more, *tables], [*curves, *plots]
             draws |= drawn
     fingerprint = set_fingerprint(chosen)
     report = write_report(
@@ -287,7 +296,11 @@ def _variant(chosen: VideoSet, config: Config, pack: Pack, choices: VideoChoices
         "need not be found, and what is found there counts neither way",
     ]
     if not chosen.everybody:
-        lines.append("only subjects are annotated: false positives count all other faces too")
+        lines += [
+            "only subjects are annotated: false positives count all other faces too",
+            "IJB-S: a template is made of all tracks in a video that mostly show the subject; "
+            "where there is none it is a zero vector, which scores 0 to all",
+        ]
     if chosen.named:
         lines += [
             f"gallery: {len(chosen.photos)} people; score: {config.match.score} of each track's "

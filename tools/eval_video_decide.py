@@ -14,7 +14,7 @@ import numpy as np
 from .. import EnrolmentRefused, GalleryEmpty, SourceCorrupt
 from ..configs.schema import Config
 from ..models.aggregators import make_aggregator
-from ..models.fusion import Doubles, Floats
+from ..models.fusion import Aggregator, Doubles, Floats
 from ..models.pack import Pack
 from ..stream.aggregate import AggregateStage
 from ..stream.decide import Decided, DecideStage
@@ -124,15 +124,9 @@ class Decider:
     def events(self, recording: Recording) -> list[Decided]:
         """Fuse, match and decide every frame, then what is left open at the end."""
         card, config = self._pack.card, self._config
-        fuse = config.fuse
-        aggregator = make_aggregator(
-            card.fusion.aggregator if fuse.aggregator == "auto" else fuse.aggregator,
-            dimension=card.embedder.dimension,
-            head_path=self._pack.caface_head,
-        )
         numbers = decision_numbers(card, config)
         stage = DecideStage(
-            AggregateStage(aggregator, fuse.evidence),
+            AggregateStage(live_aggregator(config, self._pack), config.fuse.evidence),
             MatchStage(self.known, config.match, numbers),
             config.match,
             pack=card.name,
@@ -185,6 +179,16 @@ class Decider:
                 f"nobody could be enrolled: all {len(bad)} photos were refused"
                 + (f", the first because: {bad[-1].why}" if bad else "")
             )
+
+
+def live_aggregator(config: Config, pack: Pack) -> Aggregator:
+    """The aggregator that a run of this configuration fuses with."""
+    chosen = config.fuse.aggregator
+    return make_aggregator(
+        pack.card.fusion.aggregator if chosen == "auto" else chosen,
+        dimension=pack.card.embedder.dimension,
+        head_path=pack.caface_head,
+    )
 
 
 class Shown:

@@ -24,9 +24,11 @@ from facestream.stream.records import Frame, FrameRef, Template, Tracked
 from facestream.stream.watcher import SourceInfo
 from facestream.tools import sim_cast, sim_set
 from facestream.tools.build import Parts
+from facestream.tools.eval_ijbs_lists import Entry
 from facestream.tools.eval_verification import Bootstrap
 from facestream.tools.eval_video import VideoChoices, evaluate_video
-from facestream.tools.eval_video_decide import Decider, Rules, watch
+from facestream.tools.eval_video_decide import Decider, Rules, live_aggregator, watch
+from facestream.tools.eval_video_ijbs import SeenFuser
 from facestream.tools.eval_video_record import record
 from facestream.tools.eval_video_set import Clip, read_set
 from facestream.tools.evaluate import app
@@ -199,6 +201,38 @@ def test_three_layouts_of_one_set_agree(simulated: Path, store: Path) -> None:
     assert any("only subjects are annotated" in line for line in ijbs.report.variant)
     rank = "Identification / per video / rank 1"
     assert value(ijbs, rank) == value(own, rank)
+
+
+def test_the_protocols_of_ijbs_end_to_end(simulated: Path, store: Path) -> None:
+    result = evaluate_video(simulated, CHOICES._replace(store=store, layout="ijbs"))
+    table, templates = result.report.tables[:2]
+    assert table.title == "IJB-S, end to end"
+    assert [row.label for row in table.rows] == [row.label for row in templates.rows]
+    key = "IJB-S, end to end / surveillance-to-booking / "
+    assert value(result, key + "rank 1") > 0.7
+    assert set(result.draws) <= set(result.report.numbers())
+    assert any("zero vector" in line for line in result.report.variant)
+
+
+def test_a_subject_whom_no_track_shows_is_a_zero_vector(
+    simulated: Path, open_models: Pack, store: Path
+) -> None:
+    chosen = read_set(simulated, "ijbs", None, skip_bad=False, bad=[])
+    config = configure(None, [str(chosen.clips[0].source)])
+    clip = chosen.clips[0]
+    seen = record(clip, config, open_models, store, lambda count: None)
+    # Boxes somewhere else: nobody's face is where a track is.
+    moved = tuple(face._replace(box=face.box + 2000) for face in clip.truth.faces)
+    away = clip._replace(truth=clip.truth._replace(faces=moved))
+    subject = int(moved[0].subject)
+    fuse = SeenFuser(simulated, open_models, live_aggregator(config, open_models), [])
+    fuse.add_video(away, seen, watch(away, seen, Rules()))
+    source = (subject, f"videos/{clip.source.name}")
+    assert fuse.fuse([Entry(subject, (source,))]).missing == 1
+    fuse = SeenFuser(simulated, open_models, live_aggregator(config, open_models), [])
+    fuse.add_video(clip, seen, watch(clip, seen, Rules()))
+    fused = fuse.fuse([Entry(subject, (source,))])
+    assert fused.missing == 0 and np.linalg.norm(fused.vectors[0]) == pytest.approx(1, abs=1e-5)
 
 
 def test_the_command_prints_a_report(simulated: Path, store: Path, tmp_path: Path) -> None:
