@@ -30,11 +30,11 @@ from .eval_tracks import (
     tracking_library,
 )
 from .eval_verification import Bootstrap
-from .eval_video_decide import Decider, Rules, Watched, live_aggregator, watch
+from .eval_video_decide import Decider, Watched, live_aggregator, watch
 from .eval_video_identify import Video, build_case, measure_case
 from .eval_video_ijbs import measure_protocols
 from .eval_video_record import Recording, record
-from .eval_video_set import LAYOUTS, Clip, VideoSet, read_set
+from .eval_video_set import LAYOUTS, Clip, Rules, VideoSet, read_set
 from .report_record import (
     Bad,
     Data,
@@ -54,7 +54,8 @@ class VideoChoices(NamedTuple):
     """The command's own options.
 
     gallery: photos to enrol in place of the set's own. store: folder to keep what was seen in.
-    settings: as of `facestream run --set`. tracking: whether to compute HOTA and IDF1.
+    settings: as of `facestream run --set`. tracking: whether to compute HOTA and IDF1. given: take
+    faces and tracks from the truth.
     """
 
     layout: str = "auto"
@@ -65,6 +66,7 @@ class VideoChoices(NamedTuple):
     settings: tuple[str, ...] = ()
     rules: Rules = Rules()
     tracking: bool = True
+    given: bool = False
     store: Path | None = None
     skip_bad: bool = False
     bootstrap: Bootstrap = Bootstrap()
@@ -87,7 +89,7 @@ def evaluate_video(root: Path, choices: VideoChoices) -> Result:
     Raises ConfigError for malformed or missing input, and what the pipeline's parts raise.
     """
     check_choice("--layout", choices.layout, ("auto", *LAYOUTS))
-    if choices.tracking:
+    if choices.tracking and not choices.given:
         tracking_library()  # to say now what is missing, not after hours
     bad: list[Bad] = []
     chosen = read_set(root, choices.layout, choices.gallery, skip_bad=choices.skip_bad, bad=bad)
@@ -105,8 +107,9 @@ def evaluate_video(root: Path, choices: VideoChoices) -> Result:
         if chosen.named:
             decider = stack.enter_context(Decider(config, pack, chosen.photos, bad))
         looked = look(chosen.clips, config, pack, choices, folder)
-        tables += _detection_tables(looked, choices.bootstrap, draws)
-        if choices.tracking:
+        if not choices.given:
+            tables += _detection_tables(looked, choices.bootstrap, draws)
+        if choices.tracking and not choices.given:
             tables.append(_tracking_table(looked, choices.bootstrap, draws))
         if decider is not None:
             videos = [
@@ -128,7 +131,7 @@ def evaluate_video(root: Path, choices: VideoChoices) -> Result:
     fingerprint = set_fingerprint(chosen)
     report = write_report(
         "video",
-        f"{chosen.name}: video end to end",
+        f"{chosen.name}: video, {'boxes given' if choices.given else 'end to end'}",
         variant=_variant(chosen, config, pack, choices),
         data=Data(chosen.name, fingerprint, _facts(chosen, looked)),
         model={
@@ -152,12 +155,13 @@ def look(
     looked = []
     with progress_bar("watching", sum(clip.truth.frames for clip in clips)) as advance:
         for clip in clips:
-            recording = record(clip, config, pack, folder, advance)
+            given = choices.rules if choices.given else None
+            recording = record(clip, config, pack, folder, advance, given=given)
             seen = watch(clip, recording, choices.rules)
             found = count_detections(seen.truth, seen.found, seen.judged_found)
             tracked = count_detections(seen.truth, seen.tracked, seen.judged_tracked)
             tracking = None
-            if choices.tracking:
+            if choices.tracking and not choices.given:
                 tracking = count_tracking(seen.truth, seen.tracked, seen.judged_tracked)
             looked.append(Looked(clip, recording, seen, found, tracked, tracking))
     return looked
@@ -290,7 +294,9 @@ def _tracking_table(
 def _variant(chosen: VideoSet, config: Config, pack: Pack, choices: VideoChoices) -> list[str]:
     rules = choices.rules
     lines = [
-        "end to end: the live stages detect, track, embed, fuse, match and decide; every frame",
+        "faces and tracks of the truth, not end to end: the live stages embed, fuse, match, decide"
+        if choices.given
+        else "end to end: the live stages detect, track, embed, fuse, match, decide; every frame",
         f"a face is found where boxes overlap with IoU {rules.least_iou:g} or more; faces lower "
         f"than {rules.least_height:g} px or seen to less than {100 * rules.least_visible:g} % "
         "need not be found, and what is found there counts neither way",

@@ -25,18 +25,8 @@ from ..stream.match import MatchStage
 from .build import check_score, decision_numbers, know
 from .eval_tracks import Boxes, Judged, judge_frame
 from .eval_video_record import EPOCH, Recording
-from .eval_video_set import Clip
+from .eval_video_set import Clip, Rules
 from .report_record import Bad
-
-LEAST_VISIBLE = 0.25
-
-
-class Rules(NamedTuple):
-    """Which faces of the truth must be found: visible (share 0..1) and high (px) enough."""
-
-    least_iou: float = 0.5
-    least_visible: float = LEAST_VISIBLE
-    least_height: float = 14.0
 
 
 class Alert(NamedTuple):
@@ -225,14 +215,7 @@ def watch(clip: Clip, recording: Recording, rules: Rules) -> Watched:
         tracked = seen.observed.tracked
         faces = [clip.truth.faces[n] for n in by_frame.pop(tracked.frame.sequence, ())]
         truth = boxes_of([(face.track, face.box) for face in faces])
-        counted = np.array(
-            [
-                face.visible >= rules.least_visible
-                and face.box[3] - face.box[1] >= rules.least_height
-                for face in faces
-            ],
-            np.bool_,
-        )
+        counted = np.array([rules.must_find(face) for face in faces], np.bool_)
         following = boxes_of([(face.track, face.face.box) for face in tracked.faces])
         found = boxes_of([(0, row[:4]) for row in seen.found])
         watched.numbers.append(tracked.frame.sequence)

@@ -8,7 +8,8 @@ Stages are those of the running system, in its order; that they decide as it doe
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -16,8 +17,9 @@ from typing import IO, NamedTuple
 import msgspec
 import numpy as np
 
-from .. import SourceCorrupt, __version__
+from .. import ConfigError, SourceCorrupt, __version__
 from ..configs.schema import Config
+from ..models.align import eye_distance, warp
 from ..models.pack import Pack
 from ..stream.carriers import InMessage, WireError
 from ..stream.detect import DetectStage
@@ -26,10 +28,20 @@ from ..stream.fingerprint import source_fingerprint
 from ..stream.flow import TracksEnded, Work
 from ..stream.packing import pack as pack_message
 from ..stream.packing import unpack
-from ..stream.records import Detections, Floats, Frame, Observed
+from ..stream.records import (
+    Face,
+    Floats,
+    Frame,
+    Observed,
+    Tracked,
+    TrackedFace,
+    TrackEnd,
+    TrackKey,
+)
 from ..stream.source import open_source
 from ..stream.track import TrackStage
-from .eval_video_set import Clip
+from .eval_video_set import Clip, Rules
+from .truth import FaceTruth
 
 EPOCH = "evaluation"
 _FORMAT = b"facestream recording 1\n"
@@ -66,14 +78,21 @@ class Recording(NamedTuple):
 
 
 def record(
-    clip: Clip, config: Config, pack: Pack, folder: Path, advance: Callable[[int], None]
+    clip: Clip,
+    config: Config,
+    pack: Pack,
+    folder: Path,
+    advance: Callable[[int], None],
+    *,
+    given: Rules | None = None,
 ) -> Recording:
     """The recording of a clip in `folder`, made unless it is there; advance counts frames.
 
-    Its name changes with the video and with whatever changes what is seen in it. It is whole or not
-    there. Raises what the source and the networks raise.
+    given: take faces and tracks from the truth, those that must be found by these rules, in place
+    of our detector and tracker. The name changes with the video and with whatever changes what is
+    seen in it. The file is whole or not there. Raises what the source and the networks raise.
     """
-    path = folder / f"{clip.name}-{_digest(clip, config, pack)}.seen"
+    path = folder / f"{clip.name}-{_digest(clip, config, pack, given)}.seen"
     if path.is_file():
         advance(clip.truth.frames)
         return Recording(path)
@@ -81,24 +100,95 @@ def record(
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         file.write(_FORMAT)
-        _write_video(file, clip, config, pack, advance)
+        see = Finding(config, pack) if given is None else Given(clip, pack, given)
+        _write_video(file, clip, config, pack, see, advance)
     part.replace(path)
     return Recording(path)
 
 
+class Finding:
+    """Our own detector and tracker."""
+
+    def __init__(self, config: Config, pack: Pack) -> None:
+        """As a run of this configuration has them."""
+        self._detect = DetectStage(
+            pack.detector,
+            pack.consumers,
+            config.detect,
+            regions={},
+            minimal_eye_distance=pack.card.embedder.minimal_eye_distance,
+            longest_side=pack.card.detector.longest_side,
+        )
+        self._track = TrackStage(config.track, EPOCH)
+
+    def process(self, frames: Sequence[Frame]) -> list[tuple[Tracked, Floats]]:
+        """Each frame's tracks, and all faces that were found (N, 5)."""
+        found = self._detect.process(frames)
+        return [(self._track.process(one), _boxes(one.faces)) for one in found]
+
+    def finish(self, camera: str) -> tuple[TrackEnd, ...]:
+        """The tracks that are open at the end."""
+        return self._track.finish(camera)
+
+
+class Given:
+    """The faces and tracks of the truth, cut out of the frames as our own are."""
+
+    def __init__(self, clip: Clip, pack: Pack, rules: Rules) -> None:
+        """Raises ConfigError where the truth has no landmarks, which the networks need."""
+        self._pack = pack
+        self._faces: dict[int, list[FaceTruth]] = {}
+        for face in clip.truth.faces:
+            if face.points is None:
+                raise ConfigError(
+                    f"{clip.name}: boxes can only be given where the truth has landmarks: only our "
+                    "own layout has"
+                )
+            if rules.must_find(face):
+                self._faces.setdefault(face.frame, []).append(face)
+        self._counts: Counter[int] = Counter()
+        self._ends: dict[int, TrackEnd] = {}
+
+    def process(self, frames: Sequence[Frame]) -> list[tuple[Tracked, Floats]]:
+        """As Finding."""
+        return [self._look(frame) for frame in frames]
+
+    def finish(self, camera: str) -> tuple[TrackEnd, ...]:
+        """All tracks: they stay open to the end of the video."""
+        return tuple(end for _, end in sorted(self._ends.items()))
+
+    def _look(self, frame: Frame) -> tuple[Tracked, Floats]:
+        faces, started = [], []
+        for truth in self._faces.get(frame.sequence, ()):
+            points = np.asarray(truth.points, np.float32)
+            sharp = eye_distance(points) >= self._pack.card.embedder.minimal_eye_distance
+            crops = {
+                consumer: warp(frame.image, points, template)
+                for consumer, template in self._pack.consumers.items()
+                if sharp
+            }
+            face = Face(truth.box, points, 1.0, crops)
+            key = TrackKey(frame.camera, EPOCH, truth.track)
+            faces.append(TrackedFace(truth.track, self._counts[truth.track], face))
+            self._counts[truth.track] += 1
+            if truth.track not in self._ends:
+                started.append(key)
+            first = self._ends[truth.track].first if truth.track in self._ends else frame.ref
+            count = self._counts[truth.track]
+            self._ends[truth.track] = TrackEnd(key, first, frame.ref, count)
+        tracked = Tracked(frame.ref, tuple(faces), tuple(started), detected=len(faces))
+        return tracked, _boxes([one.face for one in faces])
+
+
 def _write_video(
-    file: IO[bytes], clip: Clip, config: Config, pack: Pack, advance: Callable[[int], None]
+    file: IO[bytes],
+    clip: Clip,
+    config: Config,
+    pack: Pack,
+    see: Finding | Given,
+    advance: Callable[[int], None],
 ) -> None:
-    card, camera = pack.card, clip.camera
-    detect = DetectStage(
-        pack.detector,
-        pack.consumers,
-        config.detect,
-        regions={},
-        minimal_eye_distance=card.embedder.minimal_eye_distance,
-        longest_side=card.detector.longest_side,
-    )
-    track = TrackStage(config.track, EPOCH)
+    camera = clip.camera
     embed = EmbedStage(
         pack.embedder, pack.quality, epoch=EPOCH, batch=config.embed.batch, keep_crops=False
     )
@@ -106,16 +196,16 @@ def _write_video(
     position = 0
     try:
         for frames in _groups(source, config.detect.batch):
-            found = detect.process(frames)
-            observed = embed.process([track.process(one) for one in found])
-            for one, detections in zip(observed, found, strict=True):
+            seen = see.process(frames)
+            observed = embed.process([tracked for tracked, _ in seen])
+            for one, (_, found) in zip(observed, seen, strict=True):
                 work = Work(camera.name, "", position, _without_pixels(one))
-                _write(file, work, _boxes(detections))
+                _write(file, work, found)
                 position += 1
             advance(len(frames))
     finally:
         source.close()
-    last = Work(camera.name, "", position, TracksEnded(camera.name, track.finish(camera.name)))
+    last = Work(camera.name, "", position, TracksEnded(camera.name, see.finish(camera.name)))
     _write(file, last, np.zeros((0, 5), np.float32))
 
 
@@ -140,8 +230,8 @@ def _without_pixels(observed: Observed) -> Observed:
     return msgspec.structs.replace(observed, tracked=msgspec.structs.replace(tracked, faces=faces))
 
 
-def _boxes(detections: Detections) -> Floats:
-    rows = [(*face.box, face.score) for face in detections.faces]
+def _boxes(faces: Sequence[Face]) -> Floats:
+    rows = [(*face.box, face.score) for face in faces]
     return np.array(rows, np.float32).reshape(-1, 5)
 
 
@@ -169,7 +259,7 @@ def _read(path: Path) -> Iterator[tuple[Work, Floats]]:
                 yield work, np.frombuffer(found, np.float32).reshape(-1, 5)
 
 
-def _digest(clip: Clip, config: Config, pack: Pack) -> str:
+def _digest(clip: Clip, config: Config, pack: Pack, given: Rules | None) -> str:
     """16 hexadecimal digits that change with whatever changes what is seen.
 
     Batch sizes and devices are left out: they do not.
@@ -183,6 +273,7 @@ def _digest(clip: Clip, config: Config, pack: Pack) -> str:
             config.track,
             (card.name, {key: file.sha256 for key, file in card.files.items()}),
             (card.detector, card.embedder, card.quality),
+            *([] if given is None else [given]),
         )
     )
     return blake2b(content, digest_size=8).hexdigest()

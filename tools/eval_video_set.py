@@ -26,6 +26,22 @@ LAYOUTS = ("own", "mot", "ijbs")
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".ts", ".webm", ".gif")
 
 
+class Rules(NamedTuple):
+    """Which faces of the truth must be found, and by which overlap they are.
+
+    least_visible: share 0..1 of the face; least_height: px of its box.
+    """
+
+    least_iou: float = 0.5
+    least_visible: float = 0.25
+    least_height: float = 14.0
+
+    def must_find(self, face: FaceTruth) -> bool:
+        """Whether a face is visible and high enough."""
+        high = float(face.box[3] - face.box[1]) >= self.least_height
+        return high and face.visible >= self.least_visible
+
+
 class Clip(NamedTuple):
     """One video with its truth. source: a video file or a folder of pictures."""
 

@@ -310,6 +310,9 @@ def video(
     ] = 0.25,
     least_height: Annotated[float, typer.Option(min=0.0, help="Nor lower ones, in pixels.")] = 14.0,
     tracking: Annotated[bool, typer.Option(help="HOTA and IDF1, by motrics.")] = True,
+    given: Annotated[
+        bool, typer.Option("--given-boxes", help="Take faces and tracks from the truth.")
+    ] = False,
     store: Annotated[
         Path | None,
         typer.Option(help="Folder to keep in what was seen, for other matchers or to go on."),
@@ -328,7 +331,7 @@ def video(
     from .eval_output import finish
     from .eval_verification import Bootstrap
     from .eval_video import VideoChoices, evaluate_video
-    from .eval_video_decide import Rules
+    from .eval_video_set import Rules
 
     choices = VideoChoices(
         layout,
@@ -339,6 +342,7 @@ def video(
         tuple(settings or ()),
         Rules(iou, least_visible, least_height),
         tracking,
+        given,
         store,
         skip_bad,
         Bootstrap(resamples, seed),

@@ -27,13 +27,14 @@ from facestream.tools.build import Parts
 from facestream.tools.eval_ijbs_lists import Entry
 from facestream.tools.eval_verification import Bootstrap
 from facestream.tools.eval_video import VideoChoices, evaluate_video
-from facestream.tools.eval_video_decide import Decider, Rules, live_aggregator, watch
+from facestream.tools.eval_video_decide import Decider, live_aggregator, watch
 from facestream.tools.eval_video_ijbs import SeenFuser
 from facestream.tools.eval_video_record import record
-from facestream.tools.eval_video_set import Clip, read_set
+from facestream.tools.eval_video_set import Clip, Rules, read_set
 from facestream.tools.evaluate import app
 from facestream.tools.report_record import Number
 from facestream.tools.run import configure
+from facestream.tools.truth import read_truth
 
 SETTINGS = Simulation(
     size=(640, 360),
@@ -185,6 +186,22 @@ def test_a_recording_that_is_none_is_said(
     seen.path.write_bytes(b"something else")
     with pytest.raises(SourceCorrupt, match="expected a recording"):
         list(seen.frames())
+
+
+def test_given_boxes_leave_the_detector_and_the_tracker_out(simulated: Path, store: Path) -> None:
+    given = CHOICES._replace(store=store, given=True, tracking=True)
+    result = evaluate_video(simulated, given)
+    assert [table.title for table in result.report.tables] == ["Identification", "Alerts"]
+    per_track = result.report.tables[0].rows[0]
+    # Nobody can be missed, and every track of the truth is one person's.
+    faces = [face for path in simulated.glob("truth/*.csv") for face in read_truth(path).faces]
+    people = {face.subject for face in faces if Rules().must_find(face)}
+    known = people & set(read_set(simulated, "own", None, skip_bad=False, bad=[]).photos)
+    assert per_track.cells[-3:] == [str(len(known)), "0", str(len(people - known))]
+    assert value(result, "Identification / per track / rank 1") > 0.7
+    assert "boxes given" in result.report.title
+    with pytest.raises(ConfigError, match="boxes can only be given where the truth has landmarks"):
+        evaluate_video(simulated, given._replace(layout="ijbs"))
 
 
 def test_three_layouts_of_one_set_agree(simulated: Path, store: Path) -> None:

@@ -23,14 +23,13 @@ from facestream.tools.eval_verification import Bootstrap
 from facestream.tools.eval_video_decide import (
     Alert,
     Decisions,
-    Rules,
     Shown,
     SystemTrack,
     Watched,
     boxes_of,
 )
 from facestream.tools.eval_video_identify import Video, build_case, measure_case, rank
-from facestream.tools.eval_video_set import Clip
+from facestream.tools.eval_video_set import Clip, Rules
 from facestream.tools.report_record import Number
 from facestream.tools.truth import FaceTruth, VideoTruth
 
