@@ -273,7 +273,17 @@ def _digest(clip: Clip, config: Config, pack: Pack, given: Rules | None) -> str:
             config.track,
             (card.name, {key: file.sha256 for key, file in card.files.items()}),
             (card.detector, card.embedder, card.quality),
-            *([] if given is None else [given]),
+            *([] if given is None else [given, _truth_digest(clip)]),
         )
     )
     return blake2b(content, digest_size=8).hexdigest()
+
+
+def _truth_digest(clip: Clip) -> str:
+    """16 hexadecimal digits over what a given face is cut out by."""
+    total = blake2b(digest_size=8)
+    for face in clip.truth.faces:
+        points = b"" if face.points is None else face.points.tobytes()
+        total.update(f"{face.frame} {face.track} {face.visible} ".encode())
+        total.update(face.box.tobytes() + points)
+    return total.hexdigest()
