@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
+from .bench_accuracy import bench_accuracy
 from .bench_transport import bench_transport
 from .run import configure
 
@@ -107,6 +108,7 @@ def _configuration(
 
 
 app.command("transport")(bench_transport)
+app.command("accuracy")(bench_accuracy)
 
 
 class ShapeTap:
