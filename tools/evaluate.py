@@ -76,10 +76,14 @@ def verification(
 
 @app.command(epilog="Example: facestream evaluate ijb IJBC --protocol 1:1 -o report")
 def ijb(
-    folder: Annotated[Path, typer.Argument(help="Folder that holds meta/ and loose_crop/.")],
-    name: Annotated[str | None, typer.Option("--set", help="ijbb or ijbc, where both lie.")] = None,
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of meta/ and loose_crop/; IJB-A: of the splits.")
+    ],
+    name: Annotated[
+        str | None, typer.Option("--set", help="ijba; ijbb or ijbc, where both lie.")
+    ] = None,
     protocol: Annotated[
-        list[str] | None, typer.Option(help="1:1, 1:N or clustering; default: all three.")
+        list[str] | None, typer.Option(help="1:1, 1:N or, not IJB-A, clustering; default: all.")
     ] = None,
     pooling: Annotated[
         str, typer.Option(help="Published way of pooling a template; see docs/evaluation.md.")
@@ -111,7 +115,8 @@ def ijb(
     output: OutputOption = None,
     json: JsonOption = False,
 ) -> None:
-    """IJB-B and IJB-C: verification of template pairs, identification, clustering."""
+    """IJB-A (its ten splits), B and C: verification of templates, identification, clustering."""
+    from . import eval_ijba
     from .eval_cluster import ClusterSettings
     from .eval_ijb import PROTOCOLS, evaluate_ijb
     from .eval_ijb_measures import IjbChoices
@@ -119,7 +124,8 @@ def ijb(
     from .eval_pooling import choose_pooling
     from .eval_verification import Bootstrap
 
-    chosen = tuple(check_choice("--protocol", one, PROTOCOLS) for one in protocol or PROTOCOLS)
+    offered = eval_ijba.PROTOCOLS if name == "ijba" else PROTOCOLS
+    chosen = tuple(check_choice("--protocol", one, offered) for one in protocol or offered)
     steps = {
         "add_flip": flip,
         "unit_images": unit_images,
@@ -136,7 +142,11 @@ def ijb(
         most_faces,
     )
     source = Source(pack, backend, store, features, workers, half, skip_bad)
-    finish(evaluate_ijb(folder, name, choices, source), output, as_json=json)
+    if name == "ijba":
+        result = eval_ijba.evaluate_ijba(folder, choices, source)
+    else:
+        result = evaluate_ijb(folder, name, choices, source)
+    finish(result, output, as_json=json)
 
 
 @app.command(epilog="Example: facestream evaluate crops simulated-medium crops --every 5")
