@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,13 @@ def test_a_page_is_written_and_a_second_run_only_reads(assets: Path, tmp_path: P
     CliRunner().invoke(app, run)
     assert page.read_text() == text
     assert {path: path.stat().st_mtime_ns for path in seen} == seen
+
+
+def test_the_comparison_of_trackers_says_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("motrics")
+    monkeypatch.setitem(sys.modules, "trackers", None)
+    result = CliRunner().invoke(app, ["trackers", str(tmp_path)])
+    assert isinstance(result.exception, ConfigError)
+    assert "pip install --no-deps trackers" in str(result.exception)
