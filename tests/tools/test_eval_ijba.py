@@ -42,12 +42,7 @@ PEOPLE, FACES, DIMENSION = 14, 5, 12
 SUBJECT = 100
 """The first subject's number."""
 CHOICES = IjbChoices(
-    ("1:1", "1:N"),
-    POOLINGS["adaface"],
-    "at_most",
-    Bootstrap(0),
-    ClusterSettings(),
-    100,
+    ("1:1", "1:N"), POOLINGS["adaface"], "at_most", Bootstrap(0), ClusterSettings(), 100
 )
 Template = tuple[int, int, list[int]]
 """Number, person 0.., which of the person's faces 0..4; faces 3 and 4 are frames of one video."""
@@ -136,11 +131,13 @@ def write(path: Path, text: list[str]) -> None:
     path.write_text("\n".join(text) + "\n")
 
 
-def fill(folder: Path, plain: np.ndarray, flipped: np.ndarray) -> None:
-    """A store of all faces that some list names; zeros are faces that were not found."""
-    places = [(p, f) for p in range(PEOPLE) for f in range(FACES)]
-    names = sorted((face_of(*place).name, place) for place in places)
-    order = np.array([place for _, place in names])
+def fill(
+    folder: Path, plain: np.ndarray, flipped: np.ndarray, listed: set[str] | None = None
+) -> None:
+    """A store of all faces, or of those listed; zeros are faces that were not found."""
+    where = {face_of(p, f).name: (p, f) for p in range(PEOPLE) for f in range(FACES)}
+    names = sorted(listed or where)
+    order = np.array([where[name] for name in names])
 
     def start() -> Compute:
         def compute(rows: range) -> Features:
@@ -154,8 +151,7 @@ def fill(folder: Path, plain: np.ndarray, flipped: np.ndarray) -> None:
         return compute
 
     layout = StoreLayout(len(names), DIMENSION, flip=True)
-    key = StoreKey("made 0", "none", "f00d")
-    fill_store(create_store(folder, key, [name for name, _ in names], layout), start)
+    fill_store(create_store(folder, StoreKey("made 0", "none", "f00d"), names, layout), start)
 
 
 def plain_template(made: Made, template: Template) -> np.ndarray:
@@ -234,12 +230,8 @@ def test_the_report_says_what_was_measured(made: Made) -> None:
     assert verify.rows[0].label == "mean" and len(verify.rows) == len(search.rows) == 11
     assert verify.rows[1].cells[3:] == ["30", "405", "0"]
     assert search.rows[1].cells[5:] == ["6", "20", "8", "0"]
-    assert [plot.title for plot in report.plots] == [
-        "ROC",
-        "DET",
-        "CMC",
-        "Open-set identification",
-    ]
+    titles = [plot.title for plot in report.plots]
+    assert titles == ["ROC", "DET", "CMC", "Open-set identification"]
     assert "standard deviation over splits" in verify.note
 
 
@@ -260,30 +252,10 @@ def test_intervals_draw_the_same_subjects_in_all_splits(made: Made) -> None:
     store = made.folder / "again"
     listed = {face.name for one in ("verify_metadata", "search_gallery", "search_probe")
               for face in read_faces(made.path(one, 1)).faces}  # fmt: skip
-    fill_listed(store, made, sorted(listed))
+    fill(store, made.plain, made.flipped, listed)
     same = evaluate_ijba(made.folder, choices, made.source()._replace(features=store))
     number = same.report.numbers()["1:N / mean / rank 1"]
     assert number.spread == pytest.approx(0) and (number.high or 0) - (number.low or 0) > 0.05
-
-
-def fill_listed(folder: Path, made: Made, names: list[str]) -> None:
-    """A store of these faces only."""
-    where = {face_of(p, f).name: (p, f) for p in range(PEOPLE) for f in range(FACES)}
-    order = np.array([where[name] for name in names])
-
-    def start() -> Compute:
-        def compute(rows: range) -> Features:
-            people, faces = order[rows.start : rows.stop].T
-            ones = np.ones(len(people), np.float32)
-            states = np.full(len(people), State.EMBEDDED, np.uint8)
-            styles = np.zeros((len(people), 0, 2), np.float32)
-            plain, flipped = made.plain[people, faces], made.flipped[people, faces]
-            return Features(states, plain, flipped, ones, ones, styles)
-
-        return compute
-
-    layout = StoreLayout(len(names), DIMENSION, flip=True)
-    fill_store(create_store(folder, StoreKey("made 0", "none", "f00d"), names, layout), start)
 
 
 def test_a_template_whose_faces_are_not_found_is_a_miss(made: Made, tmp_path: Path) -> None:
