@@ -320,6 +320,14 @@ def test_a_video_that_ends_before_its_truth_is_said(
         watch(Clip(clip.name, clip.source, longer), seen, Rules())
 
 
+def test_tracking_is_scored_over_all_videos(simulated: Path, store: Path) -> None:
+    pytest.importorskip("motrics")
+    result = evaluate_video(simulated, CHOICES._replace(store=store, tracking=True))
+    assert 0.4 < value(result, "Tracking / all videos / HOTA") < 1.0
+    assert value(result, "Tracking / all videos / IDF1") > 0.6
+    assert "Tracking / all videos / HOTA" in result.draws
+
+
 def test_without_the_library_tracking_can_be_left_out(
     simulated: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
