@@ -72,7 +72,7 @@ class Bench:
         bootstrap: Bootstrap,
     ) -> None:
         """Raises ModelError for a head that is missing, broken or of another embedder."""
-        self.store, self.people, self.card = store, people, card
+        self.store, self.people, self.card, self.head = store, people, card, head
         self.far, self.bootstrap = far, bootstrap
         dimension = store.layout.dimension
         if "caface" in aggregators and head is not None:

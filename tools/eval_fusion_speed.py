@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from ..models.aggregators import make_aggregator
+from ..models.caface import CAFace
 from ..models.fusion import Aggregator, Members
 from ..models.pack import open_pack, self_test_crop
 from .eval_fusion_measures import Bench, Part
@@ -18,48 +25,77 @@ BATCHES = (1, 16)
 """Faces embedded at once; aggregators are compared with the last."""
 LEAST_SECONDS = 0.3
 ROUNDS = 5
+ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Timed(NamedTuple):
+    """CPU seconds: of embedding a batch, by its size; of fusing a set, by aggregator and size."""
+
+    embedding: dict[int, float]
+    fusing: dict[str, list[float]]
+    provider: str
 
 
 def measure_speed(bench: Bench, backend: str) -> Part:
     """Faces fused per second, relative to faces embedded per second, by set size.
 
-    CPU seconds of all threads, so that whatever else the machine does counts little. Raises what
-    `open_pack` raises: this part needs the pack's networks.
+    CPU seconds of one thread, in a process of its own: threads that wait for each other on a busy
+    machine would count for work. Raises what `open_pack` raises: this part needs the pack's
+    networks.
     """
-    pack = open_pack(bench.card, backend=backend)  # type: ignore[arg-type]
-    crop = self_test_crop(pack.embedder.template.size)
-    embedded = {}
-    for batch in BATCHES:
-        crops = np.stack([crop] * batch)
-        embedded[batch] = batch / cpu_seconds(partial(pack.embedder.embed, crops))
+    names, layout = tuple(bench.aggregators), bench.store.layout
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))  # read when the process imports numpy
+    try:
+        with ProcessPoolExecutor(1, get_context("spawn")) as alone:
+            timed = alone.submit(
+                time_all, bench.card.path, backend, names, bench.head, layout.dimension
+            ).result()
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+    largest = BATCHES[-1]
+    rate = largest / timed.embedding[largest]
     rows = []
-    layout = bench.store.layout
-    for name, aggregator in bench.aggregators.items():
-        cells: list[Number | str] = []
-        for size in SET_SIZES:
-            members = random_members(size, layout.dimension, layout.styles)
-            spent = cpu_seconds(partial(fuse_once, aggregator, members))
-            cells.append(Number(size / spent / embedded[BATCHES[-1]], "count"))
-        rows.append(Row(name, cells))
+    for name, seconds in timed.fusing.items():
+        pairs = zip(SET_SIZES, seconds, strict=True)
+        rows.append(Row(name, [Number(size / spent / rate, "count") for size, spent in pairs]))
     note = (
-        f"Random faces, one template read per set; CPU seconds, median of {ROUNDS} rounds; "
-        f"embedder in batches of {BATCHES[-1]}, {pack.provider}."
+        f"Random faces, one template read per set; CPU seconds of one thread, median of {ROUNDS} "
+        f"rounds; embedder in batches of {largest}, {timed.provider}."
     )
-    columns = [f"N={size}" for size in SET_SIZES]
-    per_second = [Number(value, "count") for value in embedded.values()]
-    return Part(
-        [
-            Table(
-                "Embedder: faces per CPU second",
-                "",
-                [f"batches of {batch}" for batch in embedded],
-                [Row(bench.card.name, list(per_second))],
-            ),
-            Table("Fusion: speed relative to the embedder", "aggregator", columns, rows, note),
-        ],
-        [],
-        {},
+    per_second = [Number(batch / spent, "count") for batch, spent in timed.embedding.items()]
+    embedder = Table(
+        "Embedder: faces per CPU second",
+        "pack",
+        [f"batches of {batch}" for batch in timed.embedding],
+        [Row(bench.card.name, list(per_second))],
     )
+    title, columns = "Fusion: speed relative to the embedder", [f"N={size}" for size in SET_SIZES]
+    return Part([embedder, Table(title, "aggregator", columns, rows, note)], [], {})
+
+
+def time_all(
+    card: Path, backend: str, names: Sequence[str], head: Path | None, dimension: int
+) -> Timed:
+    """Time the embedder and every aggregator in this process."""
+    pack = open_pack(card, backend=backend, threads=1)  # type: ignore[arg-type]
+    crop = self_test_crop(pack.embedder.template.size)
+    embedding = {
+        batch: cpu_seconds(partial(pack.embedder.embed, np.stack([crop] * batch)))
+        for batch in BATCHES
+    }
+    fusing = {}
+    for name in names:
+        aggregator = make_aggregator(name, dimension=dimension, head_path=head)
+        styles = aggregator.head.size.styles if isinstance(aggregator, CAFace) else 0
+        fusing[name] = [
+            cpu_seconds(partial(fuse_once, aggregator, random_members(size, dimension, styles)))
+            for size in SET_SIZES
+        ]
+    return Timed(embedding, fusing, pack.provider)
 
 
 def fuse_once(aggregator: Aggregator, members: Members) -> None:
