@@ -14,10 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 from .. import ConfigError
-from ..stream.motion import overlap
 
 HEIGHTS = (0.0, 14.0, 20.0, 32.0, 48.0, 80.0, float("inf"))
 """Borders of the classes of face height, px."""
@@ -84,6 +82,10 @@ def match_boxes(truth: Doubles, found: Doubles, least_iou: float) -> tuple[Integ
 
     Only pairs that overlap by `least_iou` or more.
     """
+    from scipy.optimize import linear_sum_assignment  # the command line starts without scipy
+
+    from ..stream.motion import overlap
+
     iou = overlap(truth, found)[0] if len(truth) and len(found) else np.zeros((0, 0))
     rows, columns = linear_sum_assignment(np.where(iou >= least_iou, iou, 0.0), maximize=True)
     good = iou[rows, columns] >= least_iou
