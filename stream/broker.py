@@ -7,6 +7,7 @@ import math
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -45,7 +46,7 @@ PEER_TIMEOUT_MS = 30_000
 _Batch = list[tuple[str, int, bytes]]
 """Topic, sequence and payload of events."""
 
-_DECODER = msgspec.msgpack.Decoder(_Batch)
+BATCH, END = b"+", b""
 
 
 class Broker:
@@ -67,6 +68,7 @@ class Broker:
         self._context = context
         self._access = access
         self._failure: BaseException | None = None
+        self._batches: deque[_Batch] = deque()
         heads = journal.heads()
         self._cameras = {_camera(topic) for topic in heads}
         self._head = max(heads.values(), default=0)
@@ -108,12 +110,12 @@ class Broker:
     def hand_over(self, events: Sequence[AnyEvent]) -> None:
         """Have events sent, in order. One thread at a time. Raises as `check`."""
         form = self._config.format
-        batch = [(event.topic, event.sequence, encode(event, form)) for event in events]
-        frame = msgspec.msgpack.encode(batch)
+        # The socket wakes the thread and bounds what waits; the events themselves need no copy.
+        self._batches.append([(e.topic, e.sequence, encode(e, form)) for e in events])
         while True:
             self.check()
             try:
-                self._outbox.send(frame, zmq.DONTWAIT)
+                self._outbox.send(BATCH, zmq.DONTWAIT)
                 return
             except zmq.Again:  # it is behind by a thousand batches
                 self._outbox.poll(100, zmq.POLLOUT)
@@ -122,7 +124,7 @@ class Broker:
         """Send what was handed over, for a second at most, and free the endpoints."""
         while self._thread.is_alive():
             try:
-                self._outbox.send(b"", zmq.DONTWAIT)
+                self._outbox.send(END, zmq.DONTWAIT)
                 self._thread.join()
             except zmq.Again:
                 self._outbox.poll(100, zmq.POLLOUT)
@@ -234,18 +236,27 @@ class Broker:
                 frame = self._inbox.recv(zmq.DONTWAIT)
             except zmq.Again:
                 return True
-            if not frame:
+            while self._batches:
+                self._send(self._batches.popleft())
+            if frame == END:
                 return False
-            for topic, sequence, payload in _DECODER.decode(frame):
-                if (camera := _camera(topic)) not in self._cameras:
-                    self._cameras.add(camera)
-                    if self._subscriptions.outgrown():
-                        self._rebind_publisher()
-                # XPUB never waits: who cannot keep up misses events.
-                self._publisher.send_multipart([topic.encode(), payload], zmq.DONTWAIT)
-                self._heads[topic] = max(sequence, self._heads.get(topic, 0))
-                self._head = max(sequence, self._head)
         return True
+
+    def _send(self, batch: _Batch) -> None:
+        for topic, sequence, payload in batch:
+            if topic not in self._heads:
+                self._meet(_camera(topic))
+            # XPUB never waits: who cannot keep up misses events.
+            self._publisher.send_multipart([topic.encode(), payload], zmq.DONTWAIT)
+            self._heads[topic] = max(sequence, self._heads.get(topic, 0))
+            self._head = max(sequence, self._head)
+
+    def _meet(self, camera: str) -> None:
+        """A camera's first event, perhaps: nobody may get it whose right is to a shorter name."""
+        if camera not in self._cameras:
+            self._cameras.add(camera)
+            if self._subscriptions.outgrown():
+                self._rebind_publisher()
 
     def _send_heartbeats(self) -> None:
         encoder = msgspec.json if self._config.format == "json" else msgspec.msgpack
