@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-import typer
 import zmq
 
 from .. import FacestreamError, SourceError
@@ -255,12 +254,9 @@ class Members:
 
     def _deciding(self, parts: Parts, meter: Meter) -> Deciding:
         from ..stream.deciding import Deciding
-        from .page import ReportPage
-        from .run import make_watchers
+        from .run import make_watchers, share_counts, tell_refusals
 
-        if parts.enrolment is not None:
-            for refusal in parts.enrolment.refusals:
-                typer.echo(f"not enrolled: {refusal.source}: {refusal.reason}", err=True)
+        tell_refusals(parts)
         watchers = make_watchers(parts, quiet=self._quiet, note=self._note)
         deciding = Deciding(
             self._config,
@@ -272,9 +268,7 @@ class Members:
             meter,
             watchers=watchers,
         )
-        for watcher in watchers:
-            if isinstance(watcher, ReportPage):
-                watcher.rejected = deciding.totals.rejected
+        share_counts(deciding.totals, watchers)
         return deciding
 
     def _sending(self, config: NodeConfig, after: NodeConfig) -> Sending:

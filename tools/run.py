@@ -158,20 +158,15 @@ def execute(
     page says of the clip.
     """
     from .build import Parts
-    from .page import ReportPage
     from .topology import has_nodes, run_nodes
 
     if has_nodes(config):
         return run_nodes(config, quiet=quiet, note=note, pack=pack)
     with Parts(config, pack) as parts:
-        if parts.enrolment is not None:
-            for refusal in parts.enrolment.refusals:
-                typer.echo(f"not enrolled: {refusal.source}: {refusal.reason}", err=True)
+        tell_refusals(parts)
         watchers = make_watchers(parts, quiet=quiet, note=note)
         pipeline = parts.pipeline(watchers)
-        for watcher in watchers:
-            if isinstance(watcher, ReportPage):
-                watcher.rejected = pipeline.totals.rejected
+        share_counts(pipeline.totals, watchers)
         try:
             with interruptible(pipeline):
                 return pipeline.run()
@@ -218,6 +213,22 @@ def heading(parts: Parts) -> str:
         people = "1 person is" if len(missing) == 1 else f"{len(missing)} people are"
         lines.append(f"{people} not enrolled with pack {parts.pack.card.name}: not to be named")
     return "\n".join(lines)
+
+
+def tell_refusals(parts: Parts) -> None:
+    """Say who of the photos' people was not enrolled, and why."""
+    if parts.enrolment is not None:
+        for refusal in parts.enrolment.refusals:
+            typer.echo(f"not enrolled: {refusal.source}: {refusal.reason}", err=True)
+
+
+def share_counts(totals: Totals, watchers: Sequence[Watcher]) -> None:
+    """Let the page show how many faces are left out: no event tells it."""
+    from .page import ReportPage
+
+    for watcher in watchers:
+        if isinstance(watcher, ReportPage):
+            watcher.rejected = totals.rejected
 
 
 def goes_on(parts: Parts) -> bool:
