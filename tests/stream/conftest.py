@@ -1,4 +1,4 @@
-"""Video for tests: clips coded on the spot, a real RTSP server, a real HTTP server."""
+"""A journal and a ZeroMQ context for tests; video: clips coded on the spot, real servers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,30 @@ import av
 import cv2
 import numpy as np
 import pytest
+import zmq
+
+from facestream.stream.journal import Journal
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 RTSP_SERVER = Path(__file__).parents[1] / "rtsp_server.py"
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    """A context that must close at once: open sockets left in a test would hang it."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    context.max_sockets = 2000
+    yield context
+    closing = threading.Thread(target=context.term, daemon=True)
+    closing.start()
+    closing.join(30)
+    assert not closing.is_alive(), "context could not terminate: a test left sockets open"
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal.open(tmp_path / "journal.db") as opened:
+        yield opened
 
 
 def numbered(index: int, size: tuple[int, int]) -> np.ndarray:

@@ -142,12 +142,6 @@ def test_killed_publishers_and_subscribers_end_with_the_same_events(
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    with Journal.open(tmp_path / "journal.db") as opened:
-        yield opened
-
-
-@pytest.fixture
 def config(tmp_path: Path) -> PublishConfig:
     return PublishConfig(f"ipc://{tmp_path}/events", heartbeat_seconds=0.1)
 

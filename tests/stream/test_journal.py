@@ -50,12 +50,6 @@ def state(number: int, camera: str = "door", detail: str = "") -> CameraState:
     )
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    with Journal.open(tmp_path / "journal.db") as opened:
-        yield opened
-
-
 def test_an_event_gets_its_epoch_numbers_and_time(journal: Journal) -> None:
     before = datetime.now(UTC)
     first = journal.append(sighting(1))

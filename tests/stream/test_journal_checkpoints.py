@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,12 +34,6 @@ CREATE TABLE topics (
 PRAGMA application_id = 1718842482;
 PRAGMA user_version = 1;
 """
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    with Journal.open(tmp_path / "journal.db") as opened:
-        yield opened
 
 
 def test_a_checkpoint_comes_back_as_it_was_stored_also_after_a_restart(journal: Journal) -> None:

@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,12 +23,6 @@ from facestream.stream.journal_reader import LOOK_AT_MOST, JournalReader
 
 from .test_journal_checkpoints import VERSION_1
 from .wire import NOW, sighting
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    with Journal.open(tmp_path / "journal.db") as opened:
-        yield opened
 
 
 def system(number: int, detail: str = "") -> System:

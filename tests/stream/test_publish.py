@@ -6,7 +6,7 @@ import itertools
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,23 +22,6 @@ from facestream.stream.publish import Publisher
 from .wire import heard, repeating, sighting
 
 ANY_PORT = "tcp://127.0.0.1:*"
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    with Journal.open(tmp_path / "journal.db") as opened:
-        yield opened
-
-
-@pytest.fixture
-def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
-    """A context that must close at once: open sockets left in a test would hang it."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    yield context
-    closing = threading.Thread(target=context.term, daemon=True)
-    closing.start()
-    closing.join(30)
-    assert not closing.is_alive(), "context could not terminate: a test left sockets open"
 
 
 @pytest.mark.parametrize("form", ["msgpack", "json"])

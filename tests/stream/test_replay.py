@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -37,24 +35,6 @@ from .wire import NOW, sighting
 
 CONFIG = PublishConfig("tcp://127.0.0.1:*")
 Socket = zmq.Socket[bytes]
-
-
-@pytest.fixture
-def context() -> Iterator[zmq.Context[Socket]]:
-    """A context that must close at once: open sockets left in a test would hang it."""
-    context: zmq.Context[Socket] = zmq.Context()
-    context.max_sockets = 2000
-    yield context
-    closing = threading.Thread(target=context.term, daemon=True)
-    closing.start()
-    closing.join(30)
-    assert not closing.is_alive(), "context could not terminate: a test left sockets open"
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    with Journal.open(tmp_path / "journal.db") as opened:
-        yield opened
 
 
 @pytest.fixture
