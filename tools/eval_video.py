@@ -309,9 +309,11 @@ def _variant(chosen: VideoSet, config: Config, pack: Pack, choices: VideoChoices
         ]
     if chosen.named:
         lines += [
-            f"gallery: {len(chosen.photos)} people; score: {config.match.score} of each track's "
-            f"last template, fused by {_aggregator(config, pack)}; a track shows whom most of its "
-            "faces show",
+            f"gallery: {len(chosen.photos)} people; score: {config.match.score}, templates fused "
+            f"by {_aggregator(config, pack)}; a track shows whom most of its faces show",
+            "per track, per video: the best score of all decisions of a track against each person, "
+            "for mates and thresholds alike, since any decision may raise an alert; last decision: "
+            "the template of all its faces alone",
             "people of the gallery whom no decided track shows count as missed, at every rank",
             f"TPIR at rank 1: {DEFINITIONS['at_most']}",
             "a false alert is a match or match.revised event with a name that the face at that "

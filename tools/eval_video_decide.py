@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import EnrolmentRefused, GalleryEmpty, SourceCorrupt
-from ..configs.schema import Config
+from ..configs.schema import Config, MatchConfig
 from ..models.aggregators import make_aggregator
 from ..models.fusion import Aggregator, Doubles, Floats
 from ..models.pack import Pack
@@ -21,7 +21,8 @@ from ..stream.decide import Decided, DecideStage
 from ..stream.enrol import Enroller
 from ..stream.events import MatchEvent, MatchRevised, SightingEnded
 from ..stream.gallery import Gallery
-from ..stream.match import MatchStage
+from ..stream.match import NOTHING_TAKEN, DecisionNumbers, GalleryIndex, MatchStage
+from ..stream.records import Evidence, Match, TrackKey, TrackTemplate
 from .build import check_score, decision_numbers, know
 from .eval_tracks import Boxes, Judged, judge_frame
 from .eval_video_record import EPOCH, Recording
@@ -43,11 +44,13 @@ class Alert(NamedTuple):
 class SystemTrack(NamedTuple):
     """A track that ended. shown: as in Alert, what most of its faces belong to.
 
-    template: (C,) of all its observations; None where there were too few to decide.
+    templates: (C,) of every decision in order, the last of all observations; none where there were
+    too few to decide. best: the frame that weighs most in the last, where one is kept.
     """
 
     shown: int
-    template: Floats | None
+    templates: tuple[Floats, ...]
+    best: Evidence | None = None
 
 
 class Watched(NamedTuple):
@@ -63,6 +66,13 @@ class Watched(NamedTuple):
     found: list[Boxes]
     judged_tracked: list[Judged]
     judged_found: list[Judged]
+
+
+class Replay(NamedTuple):
+    """What a recording gives. decided: the template of every decision, by track."""
+
+    events: list[Decided]
+    decided: dict[int, list[Floats]]
 
 
 class Decisions(NamedTuple):
@@ -111,36 +121,37 @@ class Decider:
         """Whom the gallery holds, in the order of its index."""
         return list(self.known()[2])
 
-    def events(self, recording: Recording) -> list[Decided]:
+    def replay(self, recording: Recording) -> Replay:
         """Fuse, match and decide every frame, then what is left open at the end."""
         card, config = self._pack.card, self._config
-        numbers = decision_numbers(card, config)
+        match = _NotingMatch(self.known, config.match, decision_numbers(card, config))
         stage = DecideStage(
             AggregateStage(live_aggregator(config, self._pack), config.fuse.evidence),
-            MatchStage(self.known, config.match, numbers),
+            match,
             config.match,
             pack=card.name,
             epoch=EPOCH,
         )
-        decided: list[Decided] = []
+        events: list[Decided] = []
         for seen in recording.frames():
-            decided += stage.process(seen.observed)
+            events += stage.process(seen.observed)
         for end in recording.ends().ends:
-            decided += stage.end(end)
-        return decided
+            events += stage.end(end)
+        return Replay(events, match.decided)
 
     def decide(self, clip: Clip, recording: Recording, watched: Watched) -> Decisions:
         """What the events say, beside whom the tracks really show."""
         shown = Shown(watched)
         alerts, tracks = [], []
-        for event, template in self.events(recording):
+        replay = self.replay(recording)
+        for event, template in replay.events:
             if isinstance(event, MatchEvent | MatchRevised) and event.identity is not None:
                 person = shown.at(event.track, event.frame)
                 alerts.append(Alert(event.identity, person, event.frame / clip.truth.fps))
             elif isinstance(event, SightingEnded):
-                decided = event.reason in ("matched", "unknown")
-                vector = template.embedding if decided and template is not None else None
-                tracks.append(SystemTrack(shown.mostly(event.track), vector))
+                templates = tuple(replay.decided.get(event.track, ()))
+                best = template.evidence[0] if template is not None and template.evidence else None
+                tracks.append(SystemTrack(shown.mostly(event.track), templates, best))
         return Decisions(alerts, tracks)
 
     def score(self, templates: Floats) -> Doubles:
@@ -169,6 +180,25 @@ class Decider:
                 f"nobody could be enrolled: all {len(bad)} photos were refused"
                 + (f", the first because: {bad[-1].why}" if bad else "")
             )
+
+
+class _NotingMatch(MatchStage):
+    """The matcher, which also notes what it was asked: a track is decided many times."""
+
+    def __init__(
+        self, index: Callable[[], GalleryIndex], config: MatchConfig, numbers: DecisionNumbers
+    ) -> None:
+        super().__init__(index, config, numbers)
+        self.decided: dict[int, list[Floats]] = {}
+
+    def decide(
+        self,
+        templates: Sequence[TrackTemplate],
+        taken: Mapping[TrackKey, Collection[str]] = NOTHING_TAKEN,
+    ) -> list[Match]:
+        for one in templates:
+            self.decided.setdefault(one.key.track, []).append(one.template.embedding)
+        return super().decide(templates, taken)
 
 
 def live_aggregator(config: Config, pack: Pack) -> Aggregator:

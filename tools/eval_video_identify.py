@@ -1,8 +1,10 @@
 """Identification end to end: TPIR@FPIR per track and per video, time to match, false alerts.
 
-Whoever is not found counts as missed: a person of the gallery whom no decided track shows scores
--inf to everybody. Intervals are bootstrap over people; what shows nobody of the truth counts as
-one more person per video.
+A track is decided many times, and any of these decisions may raise an alert: against each person
+of the gallery it has the best score of all its decisions, mates and non-mates alike. The same by
+the last decision alone is told beside it. Whoever is not found counts as missed: a person of the
+gallery whom no decided track shows scores -inf to everybody. Intervals are bootstrap over people;
+what shows nobody of the truth counts as one more person per video.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy.typing as npt
 from ..models.fusion import Floats
 from ..models.identification import ProbeRanks, closed_set, open_set, rank_probes
 from ..models.scores import identity_weights
+from ..stream.records import Evidence
 from .eval_identify import FPIRS, Search, column_names, identification_plots
 from .eval_verification import Bootstrap
 from .eval_video_decide import Decisions, Watched
@@ -58,18 +61,31 @@ class Probes(NamedTuple):
     missed: npt.NDArray[np.bool_]
 
 
+class DecidedTrack(NamedTuple):
+    """A track that was decided. track, person: whom it shows, by the truth; best: where to see it.
+
+    scores: the best of all its decisions (G,). last: those of its last decision (G,).
+    """
+
+    video: int
+    track: int
+    person: int
+    scores: Doubles
+    last: Doubles
+    best: Evidence | None
+
+
 class Case(NamedTuple):
     """Everything that the numbers are made of.
 
-    people: names by person number, those of the gallery (G of them) first. false: the person whom
-    each false alert shows (F,). hours: of video.
+    people: names by person number, those of the gallery (G of them) first. searches: by name.
+    false: the person whom each false alert shows (F,). hours: of video.
     """
 
     people: list[str]
     enrolled: int
     passes: list[Pass]
-    per_track: Probes
-    per_video: Probes
+    searches: dict[str, Probes]
     false: Integers
     hours: float
 
@@ -83,29 +99,30 @@ def build_case(
     people += [f"nobody in {one.clip.name}" for one in videos]
     numbers = {name: number for number, name in enumerate(people)}
     passes: list[Pass] = []
-    tracks: list[tuple[int, int, int]] = []  # video, pass's track, person
-    templates: list[Floats] = []
+    tracks: list[DecidedTrack] = []
     false: list[int] = []
     for place, one in enumerate(videos):
         persons = {face.track: numbers[face.subject] for face in one.clip.truth.faces}
         persons[0] = numbers[f"nobody in {one.clip.name}"]
         passes += _passes(one, place, persons, people)
         for track in one.decisions.tracks:
-            if track.template is not None:
-                tracks.append((place, track.shown, persons[track.shown]))
-                templates.append(track.template)
+            if track.templates:
+                scores = score(np.stack(track.templates))
+                person = persons[track.shown]
+                tracks.append(
+                    DecidedTrack(
+                        place, track.shown, person, scores.max(axis=0), scores[-1], track.best
+                    )
+                )
         for alert in one.decisions.alerts:
             if people[persons[alert.shown]] != alert.identity:
                 false.append(persons[alert.shown])
-    vectors = np.stack(templates) if templates else np.zeros((0, 1), np.float32)
-    scores = score(vectors) if templates else np.zeros((0, len(identities)))
     hours = sum(one.clip.truth.frames / one.clip.truth.fps for one in videos) / 3600
     return Case(
         people,
         len(identities),
         passes,
-        _per_track(passes, tracks, scores, len(identities)),
-        _per_video(passes, tracks, scores),
+        _searches(passes, tracks, len(identities)),
         np.array(false, np.int64),
         hours,
     )
@@ -134,26 +151,36 @@ def _passes(one: Video, place: int, persons: dict[int, int], people: list[str]) 
     return passes
 
 
-def _per_track(
-    passes: Sequence[Pass], tracks: Sequence[tuple[int, int, int]], scores: Doubles, enrolled: int
-) -> Probes:
+def _searches(
+    passes: Sequence[Pass], tracks: Sequence[DecidedTrack], enrolled: int
+) -> dict[str, Probes]:
+    best = np.array([one.scores for one in tracks]).reshape(len(tracks), enrolled)
+    last = np.array([one.last for one in tracks]).reshape(len(tracks), enrolled)
+    return {
+        "per track": _per_track(passes, tracks, best),
+        "per video": _per_video(passes, tracks, best),
+        "per track, last decision": _per_track(passes, tracks, last),
+        "per video, last decisions": _per_video(passes, tracks, last),
+    }
+
+
+def _per_track(passes: Sequence[Pass], tracks: Sequence[DecidedTrack], scores: Doubles) -> Probes:
     """Every decided track is a probe, and every pass of the gallery's people that has none."""
-    followed = {(video, shown) for video, shown, _ in tracks}
+    enrolled = scores.shape[1]
+    followed = {(one.video, one.track) for one in tracks}
     missed = [
         p.person for p in passes if p.person < enrolled and (p.video, p.track) not in followed
     ]
-    persons = [person for _, _, person in tracks] + missed
-    rows = np.concatenate([scores, np.full((len(missed), scores.shape[1]), -np.inf)])
+    persons = [one.person for one in tracks] + missed
+    rows = np.concatenate([scores, np.full((len(missed), enrolled), -np.inf)])
     return Probes(np.array(persons, np.int64), rows, np.arange(len(rows)) >= len(tracks))
 
 
-def _per_video(
-    passes: Sequence[Pass], tracks: Sequence[tuple[int, int, int]], scores: Doubles
-) -> Probes:
+def _per_video(passes: Sequence[Pass], tracks: Sequence[DecidedTrack], scores: Doubles) -> Probes:
     """Every person in every video is a probe, with the best scores of all tracks that show them."""
     rows: dict[tuple[int, int], list[Doubles]] = {(p.video, p.person): [] for p in passes}
-    for (video, _, person), row in zip(tracks, scores, strict=True):
-        rows.setdefault((video, person), []).append(row)
+    for one, row in zip(tracks, scores, strict=True):
+        rows.setdefault((one.video, one.person), []).append(row)
     nothing = np.full(scores.shape[1], -np.inf)
     best = [np.max(some, axis=0) if some else nothing for some in rows.values()]
     persons = np.array([person for _, person in rows], np.int64)
@@ -175,10 +202,7 @@ def measure_case(
     weights = np.zeros((0, len(case.people)), np.uint16)
     if bootstrap.resamples and len(case.people) > 1:
         weights = identity_weights(len(case.people), bootstrap.resamples, seed=bootstrap.seed)
-    searches = [
-        Search("per track", rank(case.per_track)),
-        Search("per video", rank(case.per_video)),
-    ]
+    searches = [Search(name, rank(probes)) for name, probes in case.searches.items()]
     draws: dict[str, Draws] = {}
     tables = [
         _search_table(searches, case, weights, draws),
@@ -195,7 +219,7 @@ def _search_table(
 ) -> Table:
     title, columns = "Identification", column_names(RANKS, FPIRS)
     rows = []
-    for one, probes in zip(searches, (case.per_track, case.per_video), strict=True):
+    for one, probes in zip(searches, case.searches.values(), strict=True):
         everyone = np.arange(len(probes.persons))
         drawn = [
             _rates(one.ranks.take(np.repeat(everyone, row[probes.persons]))) for row in weights
@@ -215,7 +239,8 @@ def _search_table(
         [*columns, "of the gallery", "of these not found", "others"],
         rows,
         "Per track: each decided track, and each person of the gallery passing without one. Per "
-        "video: each person in each video, by the best of their tracks.",
+        "video: each person in each video, by the best of their tracks. By the best score of all "
+        "decisions of a track, or of its last one.",
     )
 
 

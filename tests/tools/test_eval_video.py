@@ -19,7 +19,7 @@ from facestream.configs.simulation import Simulation
 from facestream.models.pack import Pack
 from facestream.models.photo import find_faces
 from facestream.models.pull import fetch_group_photo
-from facestream.stream.events import AnyEvent, TrackEvent
+from facestream.stream.events import AnyEvent, SightingEnded, TrackEvent
 from facestream.stream.records import Frame, FrameRef, Template, Tracked
 from facestream.stream.watcher import SourceInfo
 from facestream.tools import sim_cast, sim_set
@@ -134,8 +134,15 @@ def test_it_decides_as_the_running_system_does(
     offline = Noting()
     with Decider(config, open_models, chosen.photos, []) as decider:
         seen = record(clip, config, open_models, store, lambda count: None)
-        for event, template in decider.events(seen):
+        replay = decider.replay(seen)
+        for event, template in replay.events:
             offline.event(event, template)
+        # Every decision is noted, of which events tell a few; the last is of all that was seen.
+        for event, template in replay.events:
+            if isinstance(event, SightingEnded) and event.reason in ("matched", "unknown"):
+                decided = replay.decided[event.track]
+                assert template is not None and (decided[-1] == template.embedding).all()
+        assert max(map(len, replay.decided.values())) > 2
     assert offline.noted == live.noted
     kinds = {kind for kind, *_ in live.noted}
     assert {"SightingStarted", "MatchEvent", "SightingEnded"} <= kinds

@@ -199,11 +199,11 @@ def videos() -> list[Video]:
         *[([(1, 0), (2, 100), (3, 200)], [(12, 0), (13, 200), (14, 400)])] * 4,
     )
     tracks = [
-        SystemTrack(1, vector(0.9, 0.1, 0.2)),
-        SystemTrack(1, vector(0.4, 0.5, 0.1)),
-        SystemTrack(3, vector(0.3, 0.2, 0.6)),
-        SystemTrack(0, vector(0.1, 0.0, 0.2)),
-        SystemTrack(3, None),  # too short to be decided
+        SystemTrack(1, (vector(0.9, 0.1, 0.2),)),
+        SystemTrack(1, (vector(0.4, 0.5, 0.1),)),
+        SystemTrack(3, (vector(0.3, 0.2, 0.6),)),
+        SystemTrack(0, (vector(0.1, 0.0, 0.2),)),
+        SystemTrack(3, ()),  # too short to be decided
     ]
     alerts = [
         Alert("ann", 1, 2.0),
@@ -218,12 +218,13 @@ def videos() -> list[Video]:
 def test_per_track_and_per_video_by_hand(videos: list[Video]) -> None:
     case = build_case(videos, GALLERY, lambda templates: templates.astype(np.float64))
     # Per track: ann 1, ann 2, dan, nobody, and bob, who was missed.
-    ranks = rank(case.per_track)
+    ranks = rank(case.searches["per track"])
     assert ranks.mated.tolist() == [True, True, False, False, True]
     assert ranks.ranks[:2].tolist() == [1, 2] and ranks.ranks[4] > 1000
     # Per video: ann by the better of her tracks, bob missed, dan, nobody.
-    ranks = rank(case.per_video)
-    by_name = dict(zip([case.people[p] for p in case.per_video.persons], ranks.ranks, strict=True))
+    per_video = case.searches["per video"]
+    ranks = rank(per_video)
+    by_name = dict(zip([case.people[p] for p in per_video.persons], ranks.ranks, strict=True))
     assert by_name["ann"] == 1 and by_name["bob"] > 1000
     assert by_name["dan"] == by_name["nobody in one"] == 0
     tables, plots, _ = measure_case(case, Bootstrap(0))
@@ -232,9 +233,30 @@ def test_per_track_and_per_video_by_hand(videos: list[Video]) -> None:
     # Rank 1 and 5; no stranger may pass: the threshold is dan's 0.6, and ann's 0.9 is above.
     assert numbers == pytest.approx([1 / 3, 2 / 3, 1 / 3, 1 / 3])
     assert per_track[-3:] == ["3", "1", "2"]
-    per_video = [cell.value for cell in tables[0].rows[1].cells if isinstance(cell, Number)]
-    assert per_video == pytest.approx([0.5, 0.5, 0.5, 0.5])
+    rates = [cell.value for cell in tables[0].rows[1].cells if isinstance(cell, Number)]
+    assert rates == pytest.approx([0.5, 0.5, 0.5, 0.5])
     assert {plot.title for plot in plots} >= {"CMC", "Open-set identification"}
+
+
+def test_a_track_counts_by_the_best_of_all_its_decisions() -> None:
+    seen = watched(*[([(1, 0), (3, 200), (4, 300)], [(11, 0), (13, 200), (14, 300)])] * 3)
+    tracks = [
+        # ann: right and sure in the middle, wrong in the end.
+        SystemTrack(1, (vector(0.2, 0.1, 0), vector(0.8, 0.3, 0), vector(0.3, 0.4, 0))),
+        # dan, a stranger, comes near to cat once: that is what would have raised an alert.
+        SystemTrack(3, (vector(0, 0, 0.7), vector(0, 0, 0.1))),
+        SystemTrack(4, (vector(0, 0.5, 0.2),)),
+    ]
+    made = video("one", {1: "ann", 3: "dan", 4: "eve"}, seen, [], tracks)
+    case = build_case([made], GALLERY, lambda templates: templates.astype(np.float64))
+    best, last = (rank(case.searches[name]) for name in ("per track", "per track, last decision"))
+    assert best.ranks.tolist() == [1, 0, 0] and last.ranks.tolist() == [2, 0, 0]
+    assert best.mates[0] == pytest.approx(0.8) and last.mates[0] == pytest.approx(0.3)
+    # The thresholds are made of the strangers' best moments too: 0.7 where the last says 0.5.
+    assert best.others[1:] == pytest.approx([0.7, 0.5])
+    assert last.others[1:] == pytest.approx([0.1, 0.5])
+    tables, _, _ = measure_case(case, Bootstrap(0))
+    assert [row.label for row in tables[0].rows] == list(case.searches)
 
 
 def test_alerts_by_hand(videos: list[Video]) -> None:
@@ -250,7 +272,7 @@ def test_alerts_by_hand(videos: list[Video]) -> None:
 
 def test_whoever_is_missed_is_no_hit_in_a_gallery_of_one() -> None:
     seen = watched(*[([(1, 0), (2, 100)], [(12, 100)])] * 3)
-    tracks = [SystemTrack(2, vector(0.5))]
+    tracks = [SystemTrack(2, (vector(0.5),))]
     made = video("one", {1: "ann", 2: "dan"}, seen, [], tracks)
     case = build_case([made], ["ann"], lambda templates: templates.astype(np.float64))
     tables, _, _ = measure_case(case, Bootstrap(0))
@@ -279,7 +301,9 @@ def test_time_counts_from_the_first_face_that_must_be_found() -> None:
     ]
     tracked = [at((9, 0))] * 4
     seen = Watched([0, 1, 2, 3], truth, tracked, tracked, judged, judged)
-    made = video("one", {1: "ann"}, seen, [Alert("ann", 1, 3.0)], [SystemTrack(1, vector(1, 0, 0))])
+    made = video(
+        "one", {1: "ann"}, seen, [Alert("ann", 1, 3.0)], [SystemTrack(1, (vector(1, 0, 0),))]
+    )
     case = build_case([made], GALLERY, lambda templates: templates.astype(np.float64))
     assert case.passes[0].start == 2.0 and case.passes[0].matched == 1.0
 
@@ -301,7 +325,7 @@ def test_a_track_shows_whom_most_of_its_faces_show() -> None:
 def test_resamples_of_people_are_those_of_another_system_on_the_same_truth() -> None:
     seen = watched(*[([(1, 0), (2, 100), (3, 200)], [(11, 0), (12, 100), (13, 200)])] * 3)
     names = {1: "ann", 2: "bob", 3: "dan"}
-    good = [SystemTrack(n, vector(*np.eye(3)[n - 1])) for n in (1, 2)]
+    good = [SystemTrack(n, (vector(*np.eye(3)[n - 1]),)) for n in (1, 2)]
     for tracks in (good, good[:1]):
         made = video("one", names, seen, [], tracks)
         case = build_case([made], GALLERY, lambda templates: templates.astype(np.float64))
