@@ -33,12 +33,14 @@ from .eval_verification import Bootstrap
 from .eval_video_decide import Decider, Watched, live_aggregator, watch
 from .eval_video_identify import Video, build_case, measure_case
 from .eval_video_ijbs import measure_protocols
+from .eval_video_pictures import track_examples
 from .eval_video_record import Recording, record
 from .eval_video_set import LAYOUTS, Clip, Rules, VideoSet, read_set
 from .report_record import (
     Bad,
     Data,
     Draws,
+    Example,
     Number,
     Plot,
     Result,
@@ -55,7 +57,7 @@ class VideoChoices(NamedTuple):
 
     gallery: photos to enrol in place of the set's own. store: folder to keep what was seen in.
     settings: as of `facestream run --set`. tracking: whether to compute HOTA and IDF1. given: take
-    faces and tracks from the truth.
+    faces and tracks from the truth. pictures: whether to put faces on the page.
     """
 
     layout: str = "auto"
@@ -70,6 +72,7 @@ class VideoChoices(NamedTuple):
     store: Path | None = None
     skip_bad: bool = False
     bootstrap: Bootstrap = Bootstrap()
+    pictures: bool = False
 
 
 class Looked(NamedTuple):
@@ -101,6 +104,7 @@ def evaluate_video(root: Path, choices: VideoChoices) -> Result:
     tables: list[Table] = []
     plots: list[Plot] = []
     draws: dict[str, Draws] = {}
+    examples: list[Example] = []
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(choices.store))
         decider = None
@@ -120,6 +124,8 @@ def evaluate_video(root: Path, choices: VideoChoices) -> Result:
             more, plots, drawn = measure_case(case, choices.bootstrap)
             tables = [*more, *tables]
             draws |= drawn
+            if choices.pictures:
+                examples = track_examples(case, chosen.clips, chosen.photos, pack)
         if chosen.layout == "ijbs":
             watched = [(one.clip, one.recording, one.watched) for one in looked]
             aggregator = live_aggregator(config, pack)
@@ -145,7 +151,7 @@ def evaluate_video(root: Path, choices: VideoChoices) -> Result:
         bad=bad,
         pairing=f"{fingerprint} {choices.rules} {choices.bootstrap} {sorted(chosen.photos)}",
     )
-    return Result(report, draws, [])
+    return Result(report, draws, examples)
 
 
 def look(

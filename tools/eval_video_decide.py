@@ -22,7 +22,7 @@ from ..stream.enrol import Enroller
 from ..stream.events import MatchEvent, MatchRevised, SightingEnded
 from ..stream.gallery import Gallery
 from ..stream.match import NOTHING_TAKEN, DecisionNumbers, GalleryIndex, MatchStage
-from ..stream.records import Evidence, Match, TrackKey, TrackTemplate
+from ..stream.records import Match, TrackKey, TrackTemplate
 from .build import check_score, decision_numbers, know
 from .eval_tracks import Boxes, Judged, judge_frame
 from .eval_video_record import EPOCH, Recording
@@ -41,6 +41,14 @@ class Alert(NamedTuple):
     seconds: float
 
 
+class Seen(NamedTuple):
+    """Where a track can be seen: its id, a frame, and its face's box (4,) there."""
+
+    track: int
+    frame: int
+    box: Floats
+
+
 class SystemTrack(NamedTuple):
     """A track that ended. shown: as in Alert, what most of its faces belong to.
 
@@ -50,7 +58,7 @@ class SystemTrack(NamedTuple):
 
     shown: int
     templates: tuple[Floats, ...]
-    best: Evidence | None = None
+    best: Seen | None = None
 
 
 class Watched(NamedTuple):
@@ -150,7 +158,10 @@ class Decider:
                 alerts.append(Alert(event.identity, person, event.frame / clip.truth.fps))
             elif isinstance(event, SightingEnded):
                 templates = tuple(replay.decided.get(event.track, ()))
-                best = template.evidence[0] if template is not None and template.evidence else None
+                best = None
+                if template is not None and template.evidence:
+                    first = template.evidence[0]
+                    best = Seen(event.track, first.frame.sequence, first.box)
                 tracks.append(SystemTrack(shown.mostly(event.track), templates, best))
         return Decisions(alerts, tracks)
 

@@ -18,10 +18,9 @@ import numpy.typing as npt
 from ..models.fusion import Floats
 from ..models.identification import ProbeRanks, closed_set, open_set, rank_probes
 from ..models.scores import identity_weights
-from ..stream.records import Evidence
 from .eval_identify import FPIRS, Search, column_names, identification_plots
 from .eval_verification import Bootstrap
-from .eval_video_decide import Decisions, Watched
+from .eval_video_decide import Decisions, Seen, Watched
 from .eval_video_set import Clip
 from .report_record import Curve, Draws, Number, Plot, Row, Table, measured
 
@@ -72,19 +71,20 @@ class DecidedTrack(NamedTuple):
     person: int
     scores: Doubles
     last: Doubles
-    best: Evidence | None
+    best: Seen | None
 
 
 class Case(NamedTuple):
     """Everything that the numbers are made of.
 
-    people: names by person number, those of the gallery (G of them) first. searches: by name.
-    false: the person whom each false alert shows (F,). hours: of video.
+    people: names by person number, those of the gallery (G of them) first. tracks: those that were
+    decided. searches: by name. false: the person whom each false alert shows (F,). hours: of video.
     """
 
     people: list[str]
     enrolled: int
     passes: list[Pass]
+    tracks: list[DecidedTrack]
     searches: dict[str, Probes]
     false: Integers
     hours: float
@@ -122,6 +122,7 @@ def build_case(
         people,
         len(identities),
         passes,
+        tracks,
         _searches(passes, tracks, len(identities)),
         np.array(false, np.int64),
         hours,

@@ -335,6 +335,7 @@ def video(
     resamples: ResamplesOption = 1000,
     seed: SeedOption = 0,
     output: OutputOption = None,
+    no_images: NoImagesOption = False,
     json: JsonOption = False,
 ) -> None:
     """The live pipeline on annotated video: detection, tracking, identification, false alerts."""
@@ -356,6 +357,7 @@ def video(
         store,
         skip_bad,
         Bootstrap(resamples, seed),
+        not no_images,
     )
     finish(evaluate_video(folder, choices), output, as_json=json)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -32,7 +34,7 @@ from facestream.tools.eval_video_ijbs import SeenFuser
 from facestream.tools.eval_video_record import record
 from facestream.tools.eval_video_set import Clip, Rules, read_set
 from facestream.tools.evaluate import app
-from facestream.tools.report_record import Number
+from facestream.tools.report_record import Number, Result
 from facestream.tools.run import configure
 from facestream.tools.truth import read_truth
 
@@ -149,7 +151,7 @@ def test_it_decides_as_the_running_system_does(
 
 
 def test_a_simulated_set_is_measured_from_pixels_to_alerts(simulated: Path, store: Path) -> None:
-    result = evaluate_video(simulated, CHOICES._replace(store=store))
+    result = evaluate_video(simulated, CHOICES._replace(store=store, pictures=True))
     assert value(result, "Detection / all / recall") > 0.8
     assert value(result, "Detection, faces in tracks / all / recall") <= value(
         result, "Detection / all / recall"
@@ -163,6 +165,40 @@ def test_a_simulated_set_is_measured_from_pixels_to_alerts(simulated: Path, stor
     assert drawn.low is not None and drawn.low <= (drawn.value or 0) <= (drawn.high or 0)
     assert any("count as missed" in line for line in result.report.variant)
     assert result.report.data.facts["videos"] == "2"
+    _check_pictures(simulated, result)
+
+
+def _check_pictures(simulated: Path, result: Result) -> None:
+    """Each example shows the frame that it names, beside a photo; nothing else was written."""
+    assert {one.group.rpartition(": ")[2] for one in result.examples} >= {
+        "strangers, highest scores",
+        "right, lowest scores",
+    }
+    for one in result.examples:
+        faces = [decode(uri) for uri in one.pictures]
+        assert [face.shape for face in faces] == [(112, 112, 3)] * 2
+    told = re.search(r"; (\S+), track \d+, frame (\d+)$", result.examples[-1].caption)
+    assert told is not None
+    with av.open(str(simulated / "videos" / f"{told[1]}.mp4")) as container:
+        frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+    shown = decode(result.examples[-1].pictures[0])
+    # The face is found in that frame at some size; in the frames beside it nothing is as like.
+    near = range(max(0, int(told[2]) - 2), min(len(frames), int(told[2]) + 3))
+    likest = {number: likeness(frames[number], shown) for number in near}
+    assert max(likest, key=likest.__getitem__) == int(told[2]) and likest[int(told[2])] > 0.95
+
+
+def likeness(frame: np.ndarray, face: np.ndarray) -> float:
+    """How like the likest square of a frame is, -1 to 1."""
+    half = cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    sizes = [(side, side) for side in range(24, 90, 2)]
+    faces = [cv2.resize(face, size, interpolation=cv2.INTER_AREA) for size in sizes]
+    return max(cv2.matchTemplate(half, one, cv2.TM_CCOEFF_NORMED).max() for one in faces)
+
+
+def decode(uri: str) -> np.ndarray:
+    data = base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"))
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
 
 
 def test_a_second_run_reads_what_was_seen_and_says_the_same(simulated: Path, store: Path) -> None:
@@ -261,13 +297,14 @@ def test_a_subject_whom_no_track_shows_is_a_zero_vector(
 
 def test_the_command_prints_a_report(simulated: Path, store: Path, tmp_path: Path) -> None:
     options = ["--no-tracking", "--store", str(store), "--resamples", "0", "--json"]
-    options += ["--set", "fuse.aggregator=mean", "-o", str(tmp_path / "report")]
+    options += ["--set", "fuse.aggregator=mean", "-o", str(tmp_path / "report"), "--no-images"]
     result = CliRunner().invoke(app, ["video", str(simulated), *options])
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["model"]["Fusion"] == "mean"
     assert [table["title"] for table in report["tables"]][:2] == ["Identification", "Alerts"]
-    assert (tmp_path / "report" / "report.html").is_file()
+    assert "data:image" not in (tmp_path / "report" / "report.html").read_text()
+    assert sorted(p.suffix for p in store.iterdir()) == [".seen"] * len(list(store.iterdir()))
 
 
 def test_pictures_in_a_folder_are_a_video_too(simulated: Path, tmp_path: Path) -> None:

@@ -23,12 +23,14 @@ from facestream.tools.eval_verification import Bootstrap
 from facestream.tools.eval_video_decide import (
     Alert,
     Decisions,
+    Seen,
     Shown,
     SystemTrack,
     Watched,
     boxes_of,
 )
 from facestream.tools.eval_video_identify import Video, build_case, measure_case, rank
+from facestream.tools.eval_video_pictures import cut_face, extreme_tracks
 from facestream.tools.eval_video_set import Clip, Rules
 from facestream.tools.report_record import Number
 from facestream.tools.truth import FaceTruth, VideoTruth
@@ -257,6 +259,51 @@ def test_a_track_counts_by_the_best_of_all_its_decisions() -> None:
     assert last.others[1:] == pytest.approx([0.1, 0.5])
     tables, _, _ = measure_case(case, Bootstrap(0))
     assert [row.label for row in tables[0].rows] == list(case.searches)
+
+
+def test_the_most_telling_tracks_are_those_for_the_page() -> None:
+    seen = watched(*[([(1, 0), (2, 100), (3, 200)], [(11, 0), (12, 100), (13, 200)])] * 3)
+
+    def track(shown: int, *scores: float) -> SystemTrack:
+        place = Seen(len(scores), 0, np.zeros(4, np.float32))
+        return SystemTrack(shown, (vector(*scores),), place)
+
+    tracks = [
+        track(1, 0.9, 0.1, 0.0),
+        track(1, 0.5, 0.6, 0.0),
+        track(1, 0.2, 0.7, 0.0),
+        track(2, 0.1, 0.4, 0.0),
+        track(3, 0.0, 0.1, 0.3),
+        SystemTrack(1, (vector(0.99, 0, 0),)),  # no frame of it is kept
+        SystemTrack(1, ()),
+    ]
+    made = video("one", {1: "ann", 2: "bob", 3: "dan"}, seen, [], tracks)
+    case = build_case([made], GALLERY, lambda templates: templates.astype(np.float64))
+    groups = [
+        (title.rpartition(": ")[2], [(GALLERY[one.person], round(one.score, 2)) for one in some])
+        for title, some in extreme_tracks(case, 1)
+    ]
+    assert groups == [
+        ("wrong, highest scores", [("bob", 0.7)]),
+        ("strangers, highest scores", [("cat", 0.3)]),
+        ("right, lowest scores", [("bob", 0.4)]),
+        ("right, highest scores", [("ann", 0.9)]),
+    ]
+
+
+@pytest.mark.parametrize("side", [20, 112, 200])
+def test_a_face_is_cut_out_as_a_square_with_some_room(side: int) -> None:
+    image = np.zeros((300, 400, 3), np.uint8)
+    image[40 : 40 + side, 50 : 50 + side // 2] = 255
+    box = np.array([50, 40, 50 + side // 2, 40 + side], np.float32)
+    face = cut_face(image, box)
+    assert face.shape == (112, 112, 3)
+    # The face is two thirds as high as the square, and in its middle.
+    bright = np.flatnonzero(face[:, 56, 0] > 127)
+    assert bright[0] == pytest.approx(112 / 6, abs=3)
+    assert bright[-1] == pytest.approx(112 * 5 / 6, abs=3)
+    # At the border of the picture there is no error.
+    assert cut_face(image, np.array([-30, -30, 30, 30], np.float32)).shape == (112, 112, 3)
 
 
 def test_alerts_by_hand(videos: list[Video]) -> None:
