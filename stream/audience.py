@@ -68,6 +68,10 @@ class Audience:
             self.totals.latencies.append(passed.total_seconds())
         self._tell(methodcaller("event", event, template))
 
+    def dismiss(self) -> None:
+        """Tell the watchers nothing more but the end, so that what they heard has no gap."""
+        self._told = ()
+
     def close(self) -> None:
         """Let the watchers write what there is; raises the first error, after all were closed."""
         error = take_all([watcher.close for watcher in self._watchers])

@@ -369,11 +369,15 @@ class Deciding:
         if not decided and not checkpoints:
             return 0
         self._follow_gallery()  # these may have been decided on a newer one than the last step's
-        with self._meter.measure("publish", len(decided)):
-            events = [event for event, _ in decided]
-            stored = self._publisher.publish_many(events, checkpoints or {})
-        for event, (_, template) in zip(stored, decided, strict=True):
-            self._audience.event(event, template)
+        try:
+            with self._meter.measure("publish", len(decided)):
+                events = [event for event, _ in decided]
+                stored = self._publisher.publish_many(events, checkpoints or {})
+            for event, (_, template) in zip(stored, decided, strict=True):
+                self._audience.event(event, template)
+        except KeyboardInterrupt:
+            self._audience.dismiss()  # some of these may be stored and not told
+            raise
         return max((event.sequence for event in stored), default=0)
 
 

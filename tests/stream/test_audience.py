@@ -76,3 +76,14 @@ def test_frames_count_once_in_a_run() -> None:
     assert audience.totals.rejected == {"below_gate": 4}
     audience.begin("door")
     assert audience.count(observed(0)) and not audience.count(observed(0, "gate"))
+
+
+def test_who_is_dismissed_hears_nothing_more_but_is_closed() -> None:
+    notes = Notes()
+    audience = Audience(["door"], [notes])
+    audience.event(event(1, "door"), None)
+    audience.dismiss()
+    audience.event(event(3, "door"), None)
+    audience.close()
+    assert notes.told == [1, "close"] and not audience.listens
+    assert audience.totals.events == 2

@@ -95,6 +95,15 @@ class Peer:
             if not topic.startswith("facestream/v1/heartbeat/"):
                 return decode(payload)
 
+    def waiting(self, milliseconds: int) -> set[str]:
+        """Ids of the events that are there, or come by then."""
+        found = set[str]()
+        while self.socket.poll(0 if found else milliseconds):
+            topic, payload = self.next()
+            if not topic.startswith("facestream/v1/heartbeat/"):
+                found.add(decode(payload).id)
+        return found
+
     def until(self, identifier: str) -> list[str]:
         """Ids of events up to the one named."""
         found = [self.event().id]
@@ -125,11 +134,14 @@ def by_hand(endpoint: str) -> Iterator[socket.socket]:
 
 
 def joined(peer: Peer, publisher: Publisher, camera: str = "-") -> None:
-    """Publish until the peer hears it, and nothing more is under way to it."""
-    number = 10_000_000
-    while not peer.socket.poll(20):
+    """Publish until the peer hears it, and nothing more is under way to it.
+
+    What it heard before does not count: it may be connecting again.
+    """
+    number, sent = 10_000_000, set[str]()
+    while not sent & peer.waiting(20):
         number += 1
-        publisher.publish(sighting(number, camera))
+        sent.add(publisher.publish(sighting(number, camera)).id)
         assert number < 10_003_000, "the peer never heard the publisher"
     last = publisher.publish(sighting(number + 1, camera)).id
     peer.until(last)
