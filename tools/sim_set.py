@@ -176,15 +176,17 @@ def _claim(out: Path, request: Request, videos: list[Video]) -> None:
     """Write what is asked for, or find that this folder was asked for the same."""
     asked = json.dumps(describe(request, videos), indent=2) + "\n"
     path = out / "simulation.json"
+    part = out / "simulation.json.part"  # may be left of a run that was killed
     try:
         if path.exists():
             if path.read_text(encoding="utf-8") != asked:
                 raise ConfigError(f"{out} holds another simulation: choose another --out")
             return
         out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()):
+        if set(out.iterdir()) - {part}:
             raise ConfigError(f"{out} is not empty and holds no simulation: choose another --out")
-        path.write_text(asked, encoding="utf-8")
+        part.write_text(asked, encoding="utf-8")
+        part.replace(path)
     except OSError as error:
         raise ConfigError(f"--out {out} cannot be written: {error.strerror}") from error
 

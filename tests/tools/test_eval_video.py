@@ -12,6 +12,7 @@ from pathlib import Path
 
 import av
 import cv2
+import msgspec
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -34,9 +35,11 @@ from facestream.tools.eval_video_ijbs import SeenFuser
 from facestream.tools.eval_video_record import record
 from facestream.tools.eval_video_set import Clip, Rules, read_set
 from facestream.tools.evaluate import app
-from facestream.tools.report_record import Number, Result
+from facestream.tools.report_record import Number, Report, Result
 from facestream.tools.run import configure
 from facestream.tools.truth import read_truth
+
+from .killed import kill_when, run_to_end
 
 SETTINGS = Simulation(
     size=(640, 360),
@@ -214,6 +217,26 @@ def test_a_second_run_reads_what_was_seen_and_says_the_same(simulated: Path, sto
     settings = ("detect.score=0.9",)
     evaluate_video(simulated, CHOICES._replace(store=store, settings=settings))
     assert len(list(store.iterdir())) == len(before) + 2
+
+
+def test_a_run_killed_while_it_records_goes_on_and_says_the_same(
+    simulated: Path, store: Path, tmp_path: Path
+) -> None:
+    whole = evaluate_video(simulated, CHOICES._replace(store=store))
+    seen = tmp_path / "seen"
+    options = ["--no-tracking", "--resamples", "20", "--no-images", "--json"]
+    command = ["evaluate", "video", str(simulated), "--store", str(seen), *options]
+
+    def in_the_second() -> bool:
+        return len(list(seen.glob("*.seen"))) == 1 and len(list(seen.glob("*.part"))) == 1
+
+    kill_when(in_the_second, *command)
+    (first,) = seen.glob("*.seen")
+    before = first.stat().st_mtime_ns
+    report = msgspec.json.decode(run_to_end(*command), type=Report)
+    assert msgspec.structs.replace(report, made=whole.report.made) == whole.report
+    assert first.stat().st_mtime_ns == before
+    assert [path.suffix for path in seen.iterdir()] == [".seen"] * 2
 
 
 def test_a_recording_that_is_none_is_said(

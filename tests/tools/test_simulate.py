@@ -13,14 +13,18 @@ from pathlib import Path
 
 import av
 import cv2
+import msgspec
 import numpy as np
 import pytest
+import yaml
 
 from facestream import ConfigError, SourceCorrupt, SourceMissing
 from facestream.configs.simulation import PRESETS, Simulation, read_simulation
 from facestream.models.pack import Pack
 from facestream.stream.synthetic import Painter, Scene
 from facestream.tools import sim_bodies, sim_cast, sim_film, sim_heads, sim_set, truth
+
+from .killed import kill_when, run_to_end
 
 SETTINGS = Simulation(
     size=(320, 180),
@@ -151,6 +155,46 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     done = sim_set.render_set(wanted, open_models.detector, out)
     assert (done.videos, done.all_videos, done.frames) == (3, 4, 60)
     assert annotations(out) == annotations(rendered)
+
+
+def test_a_run_killed_in_the_middle_of_a_video_goes_on_to_the_same_bytes(
+    stills: Path, tmp_path: Path, rendered: Path
+) -> None:
+    preset, out = tmp_path / "tiny.yaml", tmp_path / "set"
+    preset.write_text(yaml.safe_dump(msgspec.to_builtins(SETTINGS)))
+    options = ["--preset", str(preset), "--faces", str(stills), "--seed", "3"]
+    command = ["simulate", *options, "--out", str(out), "--json"]
+
+    def in_the_second() -> bool:
+        done, begun = list(out.glob("videos/scene*.mp4")), list(out.glob("truth/.*"))
+        return len(done) == 1 and len(begun) == 1
+
+    kill_when(in_the_second, *command)
+    assert [path.name for path in out.glob("truth/scene*.csv")] == ["scene000-camera0.csv"]
+    first = out / "videos" / "scene000-camera0.mp4"
+    before = first.stat().st_mtime_ns
+    assert json.loads(run_to_end(*command))["videos"] == 3
+    assert first.stat().st_mtime_ns == before
+    # Nothing is left of the killed run, and every annotation is that of an unbroken one.
+    wanted, got = annotations(rendered), annotations(out)
+    asked = [json.loads(one.pop("simulation.json")) for one in (wanted, got)]
+    assert got == wanted
+    assert asked[0] | {"preset": ""} == asked[1] | {"preset": ""}
+    assert sorted(p.name for p in out.rglob("*.mp4")) == sorted(
+        p.name for p in rendered.rglob("*.mp4")
+    )
+
+
+def test_a_run_killed_before_it_began_begins(
+    stills: Path, open_models: Pack, tmp_path: Path
+) -> None:
+    """What was asked for is written whole or not at all."""
+    short = dataclasses.replace(SETTINGS, seconds=0.2, scenes=1, cameras=1)
+    out = tmp_path / "set"
+    out.mkdir()
+    (out / "simulation.json.part").write_text("{")
+    done = sim_set.render_set(request(stills, 3, short), open_models.detector, out)
+    assert done.videos == 1 and not list(out.glob("*.part"))
 
 
 def test_a_folder_of_another_simulation_is_refused(
