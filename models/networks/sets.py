@@ -90,8 +90,14 @@ def clear_padding(sets: FaceSets) -> FaceSets:
     Gradients of the padding are zero. Use it before arithmetic that a NaN would leak through:
     0 * NaN is NaN.
     """
-    rest = (None if field is None else _clear(field, sets.mask) for field in sets[2:])
-    return FaceSets(_clear(sets.features, sets.mask), sets.mask, *rest)
+    rest = (None if field is None else clear_field(field, sets.mask) for field in sets[2:])
+    return FaceSets(clear_field(sets.features, sets.mask), sets.mask, *rest)
+
+
+def clear_field(field: Tensor, mask: Tensor) -> Tensor:
+    """One field (B, N, ...) with zeros where the mask (B, N) is False."""
+    where = mask.reshape(*mask.shape, *(1,) * (field.ndim - 2))
+    return torch.where(where, field, field.new_zeros(()))
 
 
 def check_sets(
@@ -137,8 +143,3 @@ def _check_shape(name: str, field: Tensor, wanted: tuple[int | str, ...]) -> Non
 def _widen(field: Tensor, width: int) -> Tensor:
     count, faces = field.shape[:2]
     return torch.cat([field, field.new_zeros(count, width - faces, *field.shape[2:])], dim=1)
-
-
-def _clear(field: Tensor, mask: Tensor) -> Tensor:
-    where = mask.reshape(*mask.shape, *(1,) * (field.ndim - 2))
-    return torch.where(where, field, field.new_zeros(()))
