@@ -20,7 +20,7 @@ from ..models.identification import (
 from ..models.verification import roc_points
 from .eval_verification import Bootstrap, rate_words
 from .report_plot import thin_curve
-from .report_record import Curve, Draws, Number, Plot, Row, Table, measured
+from .report_record import Bad, Curve, Draws, Number, Plot, Row, Table, measured
 
 RANKS = (1, 5, 10)
 FPIRS = (0.1, 0.01)
@@ -157,10 +157,17 @@ def check_disjoint(galleries: Sequence[tuple[str, np.ndarray]]) -> list[int]:
     return sorted(set(shared))
 
 
-def need_disjoint(galleries: Sequence[tuple[str, np.ndarray]]) -> None:
-    """Raise ConfigError when galleries share a subject."""
+def need_disjoint(
+    galleries: Sequence[tuple[str, np.ndarray]], bad: list[Bad] | None = None
+) -> None:
+    """Raise ConfigError when galleries share a subject; with `bad`, list each that they share."""
     if shared := check_disjoint(galleries):
         names = " and ".join(name for name, _ in galleries)
+        if bad is not None:
+            why = "in several galleries, so its probes are mated in all of them"
+            faults = [Bad(f"galleries {names}: subject {one}", why) for one in shared]
+            bad += [one for one in faults if one not in bad]
+            return
         raise ConfigError(
             f"galleries {names} must not share a subject, got {len(shared)} in common, the first "
             f"is {shared[0]}: check the lists, or go on with --skip-bad"

@@ -149,8 +149,7 @@ def identify_probes(chosen: IjbSet, choices: IjbChoices, skip_bad: bool, bad: li
         templates = pool(chosen, choices.pooling, ids)
         note_missing(templates, path.name, skip_bad, bad)
         galleries.append((name, templates, owners))
-    if not skip_bad:
-        need_disjoint([(name, owners) for name, _, owners in galleries])
+    need_disjoint([(name, owners) for name, _, owners in galleries], noted)
     with progress_bar("searching galleries", None):
         searches = [
             Search(name, search_gallery(probes.vectors, subjects, templates.vectors, owners))

@@ -130,7 +130,13 @@ def evaluate_video(root: Path, choices: VideoChoices) -> Result:
             watched = [(one.clip, one.recording, one.watched) for one in looked]
             aggregator = live_aggregator(config, pack)
             more, curves, drawn = measure_protocols(
-                root, pack, aggregator, watched, choices.bootstrap, bad
+                root,
+                pack,
+                aggregator,
+                watched,
+                choices.bootstrap,
+                bad,
+                skip_bad=choices.skip_bad,
             )
             tables, plots = [*more, *tables], [*curves, *plots]
             draws |= drawn

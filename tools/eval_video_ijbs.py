@@ -117,14 +117,20 @@ def measure_protocols(
     videos: Sequence[tuple[Clip, Recording, Watched]],
     bootstrap: Bootstrap,
     bad: list[Bad],
+    *,
+    skip_bad: bool = False,
 ) -> tuple[list[Table], list[Plot], dict[str, Draws]]:
-    """All protocols that the set has probes for. Raises ConfigError for malformed lists."""
+    """All protocols that the set has probes for.
+
+    Raises ConfigError for malformed lists; with skip_bad their faults go into `bad`.
+    """
+    noted = bad if skip_bad else None
     fuse = SeenFuser(root, pack, aggregator, bad)
     for clip, recording, watched in videos:
         fuse.add_video(clip, recording, watched)
-    sources = read_metadata(root / "cs6_metadata.csv")
+    sources = read_metadata(root / "cs6_metadata.csv", noted)
     results = [
-        measure_protocol(read_protocol(root, name, sources), fuse, bootstrap, TITLE)
+        measure_protocol(read_protocol(root, name, sources, noted), fuse, bootstrap, TITLE)
         for name in listed_protocols(root)
     ]
     tables = [
