@@ -66,9 +66,9 @@ def read_protocol(
 ) -> Protocol:
     """One of PROTOCOLS. sources: of `read_metadata`.
 
-    Raises ConfigError for a missing list and for an empty probe list or gallery. A malformed line, a
-    path that the metadata does not know and a subject in both galleries go into `bad`; without it
-    they are a ConfigError too.
+    Raises ConfigError for a missing list and for an empty probe list or gallery. A malformed line,
+    a path that the metadata does not know and a subject in both galleries go into `bad`; without
+    it they are a ConfigError too.
     """
     probe_list, gallery = PROTOCOLS[name]
     path = root / f"cs6_{probe_list}_probe.csv"

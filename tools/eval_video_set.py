@@ -96,6 +96,8 @@ def read_set(
         raise ConfigError(f"{root}: expected videos with truth in layout {layout}, got none")
     named = any(face.subject for clip in clips for face in clip.truth.faces)
     photos = _photos(root, layout, gallery) if named else {}
+    for name, some in photos.items():
+        photos[name] = [photo for photo in some if _is_there(photo, bad if skip_bad else None)]
     return VideoSet(
         root.resolve().name, layout, tuple(clips), photos, named, layout != "ijbs", tuple(files)
     )
@@ -212,6 +214,16 @@ def _photos(root: Path, layout: str, gallery: Path | None) -> dict[str, list[Pat
         if path.startswith("img/"):
             photos.setdefault(names.get(face.subject, face.subject), []).append(root / path)
     return photos
+
+
+def _is_there(photo: Path, bad: list[Bad] | None) -> bool:
+    """Whether a listed photo exists; where not, it goes into `bad`, or SourceMissing is raised."""
+    if photo.is_file():
+        return True
+    if bad is None:
+        raise SourceMissing(f"{photo}: expected the photo that cs6_metadata.csv lists, got none")
+    bad.append(Bad(f"{photo.parent.name}/{photo.name}", "listed as a photo, but not there"))
+    return False
 
 
 def _subject_names(root: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -265,6 +266,22 @@ def test_what_cannot_be_measured_is_refused(made: Path, tmp_path: Path) -> None:
         evaluate_fusion(faces, choose(made, "sets", head=tmp_path / "styles.npz"), source(made))
     with pytest.raises(ConfigError, match="expected one folder of pictures per identity"):
         evaluate_fusion(faces, choose(made, "sets"), source(made)._replace(features=None))
+
+
+def test_faces_that_cannot_be_used_are_refused_or_counted(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "store", tmp_path / "store")
+    states = np.lib.format.open_memmap(tmp_path / "store" / "states.npy", mode="r+")
+    states[3], states[4] = State.NOT_FINITE, State.UNREADABLE
+    states.flush()
+    stored = source(made)._replace(features=tmp_path / "store")
+    with pytest.raises(ConfigError, match=r"2 of 253 faces cannot be used.* features not finite"):
+        evaluate_fusion(made / "faces", choose(made, "sets"), stored)
+    skipping = stored._replace(skip_bad=True)
+    report = evaluate_fusion(made / "faces", choose(made, "sets"), skipping).report
+    assert [(one.where, one.why) for one in report.bad] == [
+        ("p00/videos_1_2.jpg", "features not finite"),
+        ("p00/videos_1_3.jpg", "not a readable picture"),
+    ]
 
 
 def test_without_a_head_caface_is_not_measured_and_the_report_says_so(made: Path) -> None:

@@ -109,6 +109,29 @@ def test_the_command_reads_the_kits_lists_and_pictures(tmp_path: Path) -> None:
     assert (tmp_path / "s" / "probes" / "store.json").is_file()
 
 
+def test_a_missing_picture_and_features_that_are_not_finite(tmp_path: Path) -> None:
+    """They are refused, or counted: the probe is a zero vector, the distractor cannot win."""
+    names = ["a0.png", "a1.png", "b0.png", "b1.png"]
+    probes = write_list(tmp_path / "p", names, list("aabb"))
+    others = write_list(tmp_path / "d", ["d0.png", "d1.png"])
+    choices = MegafaceChoices(probes, (others,), tmp_path, tmp_path, "aligned", False, Bootstrap(0))
+    embed = Source("open", "onnxruntime", tmp_path / "own", None, 1, False, False)
+    with pytest.raises(ConfigError, match=r"4 of 4 listed pictures .* a0\.png"):
+        evaluate_megaface(choices, embed)
+    vectors = np.array([[1, 0.1], [1, 0], [0, 1], [np.nan, 1]])
+    fill(tmp_path / "s" / "probes", names, vectors)
+    fill(tmp_path / "s" / "distractors", ["d0.png", "d1.png"], np.array([[np.nan, 0], [-1, -1]]))
+    stored = Source("open", "onnxruntime", None, tmp_path / "s", 1, False, False)
+    with pytest.raises(ConfigError, match=r"1 of 4 faces cannot be used.* b1\.png: .*not finite"):
+        evaluate_megaface(choices, stored)
+    report = evaluate_megaface(choices, stored._replace(skip_bad=True)).report
+    assert [one.where for one in report.bad] == ["b1.png", "d0.png"]
+    # Of four searches those of a hit; b1 scores 0 with b0, which d1 with its negative one does not
+    # reach: a missing template is no hit by itself, nor a miss.
+    cell = report.tables[0].rows[0].cells[0]
+    assert cell.value is not None and 0.5 <= cell.value <= 1.0  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

@@ -26,7 +26,17 @@ from facestream.models.feature_store import (
     fill_store,
 )
 from facestream.tools.eval_options import Source
-from facestream.tools.eval_quality import QualityChoices, evaluate_quality, read_qualities
+from facestream.tools.eval_quality import (
+    FMRS,
+    Pairs,
+    QualityChoices,
+    area_columns,
+    curve_of,
+    discard_plots,
+    discard_table,
+    evaluate_quality,
+    read_qualities,
+)
 from facestream.tools.eval_verification import Bootstrap
 from facestream.tools.evaluate import app
 
@@ -149,6 +159,52 @@ def test_the_pack_the_norm_and_the_detector_are_sources_too(made: Path) -> None:
     assert rows["detector"].value == pytest.approx(rows["TRUTH"].value, abs=1e-5)  # type: ignore[union-attr]
     assert any("over identities, 10 resamples" in line for line in result.report.variant)
     assert len(result.draws) == 5 * 6
+
+
+@pytest.mark.parametrize("impostors", [3, 100, 101])
+def test_few_impostors_leave_out_no_fmr_and_shift_no_curve(impostors: int) -> None:
+    """A public script appends nothing where there are 100 or fewer, and later points move up."""
+    draw = np.random.default_rng(impostors)
+    same = np.arange(impostors + 40) < 40
+    scores = draw.normal(size=len(same)) + 2 * same
+    alone = np.arange(len(same))
+    pairs = Pairs(scores, same, alone, alone, {"any": draw.uniform(size=len(same))})
+    for definition in ("reestimate", "fixed"):
+        table, _ = discard_table(definition, pairs, Bootstrap(0))
+        assert len(table.rows[0].cells) == len(table.columns) == len(area_columns(definition))
+        for fmr in FMRS:
+            curve = curve_of(definition, pairs, "any", fmr)
+            # Below one impostor's share nobody may pass: only genuine scores above all of them.
+            allowed = np.sort(scores[~same])[::-1][int(fmr * impostors)]
+            assert curve.fnmr[0] == pytest.approx(np.mean(scores[same] <= allowed))
+        plots = discard_plots(definition, pairs)
+        assert [plot.title[-8:] for plot in plots] == ["FMR=1e-2", "FMR=1e-3", "FMR=1e-4"]
+        assert all(len(plot.curves) == 1 for plot in plots)
+
+
+def test_what_is_wrong_with_pairs_or_features_is_refused_or_counted(made: Path) -> None:
+    listed = made / "pair_list.txt"
+    whole = listed.read_text()
+    lines = whole.splitlines()
+    listed.write_text("\n".join([*lines, "p00/0.jpg p01/4.jpg x"]) + "\n")
+    choices = choose(made, "fixed")
+    with pytest.raises(ConfigError, match=rf"pair_list\.txt:{len(lines) + 1}: "):
+        evaluate_quality(listed, choices, source(made))
+    skipping = source(made)._replace(skip_bad=True)
+    report = evaluate_quality(listed, choices, skipping).report
+    assert [one.where for one in report.bad] == [f"pair_list.txt:{len(lines) + 1}"]
+    listed.write_text(whole)
+    with pytest.raises(ConfigError, match=r"60 of 60 listed pictures .* p00/0\.jpg"):
+        evaluate_quality(listed, choices, source(made)._replace(features=None))
+    states = np.lib.format.open_memmap(made / "store" / "states.npy", mode="r+")
+    states[0] = State.NOT_FINITE
+    states.flush()
+    with pytest.raises(ConfigError, match=r"1 of 60 faces cannot be used.* features not finite"):
+        evaluate_quality(listed, choices, source(made))
+    report = evaluate_quality(listed, choices, skipping).report
+    assert [(one.where, one.why) for one in report.bad] == [("p00/0.jpg", "features not finite")]
+    left = sum("p00/0.jpg" not in line.split() for line in lines)
+    assert report.data.facts["pairs"] == f"{left:,}"
 
 
 @pytest.mark.parametrize(

@@ -359,6 +359,24 @@ def test_faults_are_named_or_left_out(simulated: Path, store: Path, tmp_path: Pa
         evaluate_video(broken, CHOICES)
 
 
+def test_photos_that_cannot_be_enrolled_are_counted(
+    simulated: Path, store: Path, tmp_path: Path
+) -> None:
+    """A still that is listed and missing, or shows nobody: the others are enrolled."""
+    broken = tmp_path / "broken"
+    shutil.copytree(simulated, broken)
+    first, *_ = sorted(broken.glob("img/*.png"))
+    first.write_bytes(b"not a picture")
+    report = evaluate_video(broken, CHOICES._replace(store=store)).report
+    assert report.bad_total == 1 and report.bad[0].where.endswith(first.name)
+    assert report.bad[0].why.startswith("not enrolled: ")
+    first.unlink()
+    with pytest.raises(SourceMissing, match=rf"{first.name}: expected the photo"):
+        evaluate_video(broken, CHOICES._replace(store=store))
+    skipping = CHOICES._replace(store=store, skip_bad=True)
+    assert evaluate_video(broken, skipping).report.bad_total == 1
+
+
 def test_what_is_no_set_is_said(simulated: Path, open_models: Pack, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected truth/NAME\.csv \(own layout\), gt/gt\.txt"):
         evaluate_video(tmp_path, CHOICES)
