@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 
 from .bench_accuracy import bench_accuracy
+from .bench_labels import bench_labels
 from .bench_trackers import bench_trackers
 from .bench_transport import bench_transport
 from .run import configure
@@ -110,6 +111,7 @@ def _configuration(
 
 app.command("transport")(bench_transport)
 app.command("accuracy")(bench_accuracy)
+app.command("labels")(bench_labels)
 app.command("trackers")(bench_trackers)
 
 
