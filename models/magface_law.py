@@ -14,8 +14,7 @@ import numpy.typing as npt
 from scipy.special import expit
 
 from .. import ConfigError
-
-Doubles = npt.NDArray[np.float64]
+from .fusion import Doubles
 
 _HALVINGS = 60  # of an interval of magnitudes: more than float64 can tell apart
 
