@@ -92,6 +92,20 @@ def test_norms_are_weights_unless_images_are_made_unit():
     np.testing.assert_allclose(video.vectors, plus.vectors, atol=1e-7)
 
 
+def test_magface_by_image_and_by_medium():
+    # A video of two images of norms 3 and 1, and a still of norm 2.
+    embeddings = np.array([[3, 0, 0], [0, 1, 0], [0, 0, 2]], np.float32)
+    expected = {
+        "magface": unit([1, 1, 1]),
+        "magface+": unit([3, 1, 2]),
+        "magface-code": unit([*unit([3, 1]), 1]),
+        "magface+-code": unit([1.5, 0.5, 2]),
+    }
+    for name, vector in expected.items():
+        pooled = pool_templates(embeddings, [1, 1, 1], [1, 1, 2], POOLINGS[name])
+        np.testing.assert_allclose(pooled.vectors, [vector], atol=1e-7)
+
+
 def test_neither_scale_nor_order_of_images_matters():
     embeddings, flipped, scores, templates, media = some_images(1)
     order = np.random.default_rng(2).permutation(60)
