@@ -1,4 +1,4 @@
-"""Small networks in the tests: a second thread costs more than it brings, above all on busy cores."""
+"""Small networks: a second thread would cost more than it brings, above all on busy cores."""
 
 import torch
 
