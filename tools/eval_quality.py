@@ -21,6 +21,7 @@ from ..models.feature_store import FeatureStore, fingerprint_parts
 from ..models.fusion import Doubles
 from ..models.pooling import Pooling
 from ..models.scores import Flags, Labels, identity_weights, pair_weights
+from .eval_crops import face_pictures
 from .eval_options import Source, check_choice
 from .eval_output import model_words
 from .eval_sets import VerificationSet, read_set
@@ -31,6 +32,7 @@ from .report_record import (
     Curve,
     Data,
     Draws,
+    Example,
     Number,
     Plot,
     Result,
@@ -40,6 +42,8 @@ from .report_record import (
     write_report,
 )
 
+MOST = 6
+"""Examples of each group on the page."""
 FMRS = (1e-2, 1e-3, 1e-4)
 LIMITS = (0.2, 0.3)
 """How far partial areas of "fixed" curves go."""
@@ -55,7 +59,10 @@ WORDS = {
 
 
 class QualityChoices(NamedTuple):
-    """The command's own options. own: qualities from the pack; files: from lists."""
+    """The command's own options. own: qualities from the pack; files: from lists.
+
+    pictures: whether to put faces on the page.
+    """
 
     images: Path | None
     alignment: str
@@ -64,6 +71,7 @@ class QualityChoices(NamedTuple):
     files: tuple[Path, ...]
     definitions: tuple[str, ...]
     bootstrap: Bootstrap
+    pictures: bool = False
 
 
 class Pairs(NamedTuple):
@@ -138,7 +146,45 @@ def evaluate_quality(path: Path, choices: QualityChoices, source: Source) -> Res
         bad=bad,
         pairing=pairing_of([pairs.same, pairs.first, pairs.second], choices.bootstrap),
     )
-    return Result(report, draws, [])
+    examples: list[Example] = []
+    if choices.pictures and source.features is None:
+        examples = _examples(chosen, pairs, np.flatnonzero(kept), faces, store.embedded, source)
+    return Result(report, draws, examples)
+
+
+def _examples(
+    chosen: VerificationSet,
+    pairs: Pairs,
+    kept: Labels,
+    faces: Mapping[str, Doubles],
+    found: Flags,
+    source: Source,
+) -> list[Example]:
+    """Faces that the first source likes least and best, and pairs of good faces that it fails."""
+    name = next(iter(faces))
+    values = faces[name]
+    order = np.flatnonzero(found)[np.argsort(values[found], kind="stable")]
+    groups = [
+        (f"Faces of the lowest quality ({name})", [[int(row)] for row in order[:MOST]]),
+        (f"Faces of the highest quality ({name})", [[int(row)] for row in order[::-1][:MOST]]),
+    ]
+    threshold = curve_of("fixed", pairs, name, FMRS[1]).thresholds[0]
+    lost = np.flatnonzero(pairs.same & (pairs.scores < threshold))
+    lost = lost[np.argsort(-pairs.qualities[name][lost], kind="stable")][:MOST]
+    title = f"Genuine pairs rejected at FMR={rate_words(FMRS[1])}, highest quality ({name})"
+    sides = chosen.pairs
+    groups.append((title, [[int(sides.first[kept[n]]), int(sides.second[kept[n]])] for n in lost]))
+    wanted = sorted({row for _, some in groups for rows in some for row in rows})
+    shown = face_pictures(chosen.faces, wanted, source.pack, source.backend)
+    return [
+        Example(
+            group,
+            "quality " + " and ".join(f"{values[row]:.4g}" for row in rows),
+            [shown[row] for row in rows if row in shown],
+        )
+        for group, some in groups
+        for rows in some
+    ]
 
 
 def face_qualities(

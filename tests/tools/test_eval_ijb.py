@@ -22,7 +22,7 @@ from facestream.models.feature_store import (
     fill_store,
 )
 from facestream.models.pack import Pack
-from facestream.models.pooling import POOLINGS
+from facestream.models.pooling import POOLINGS, Pooling
 from facestream.models.pull import fetch_group_photo
 from facestream.tools.eval_cluster import (
     ClusterSettings,
@@ -226,6 +226,28 @@ def test_poolings_differ_and_say_so(made: Made) -> None:
     assert len(texts) == len(vectors) == len(set(POOLINGS.values())) == 7
     changed = choose_pooling("arcface", {"add_flip": False, "unit_media": None})
     assert changed.describe().startswith("no flip, raw norms, times detector score")
+
+
+def test_the_documented_steps_of_every_pooling_are_what_is_done() -> None:
+    """One script's N1 keeps norms, another's removes them: so a table says which step does what."""
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    rows = {
+        name: [cell.strip() for cell in cells]
+        for line in page.splitlines()
+        if len(cells := line.strip("|").split("|")) == 5
+        for name in cells[0].strip().split(", ")
+        if name in POOLINGS
+    }
+    assert rows.keys() == POOLINGS.keys()
+    for name, (_, flip, length, score, media) in rows.items():
+        pooling = POOLINGS[name]
+        assert (flip == "added") == pooling.add_flip
+        assert (length == "1") == pooling.unit_images
+        assert (score == "times") == pooling.detector_weight
+        assert media.startswith("mean within") == pooling.by_media
+        assert ("at length 1" in media) == pooling.unit_media
+    # N1D1F1 of the IJB-C script is N0D1F1 of the other one: norms are kept in both.
+    assert POOLINGS["arcface"] == Pooling(add_flip=True, detector_weight=True, by_media=True)
 
 
 def test_nearest_is_named_and_may_exceed_the_target(made: Made) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -226,6 +228,40 @@ def test_faults_in_a_list_of_qualities_are_named(tmp_path: Path, text: str, why:
 def test_paths_with_spaces_and_other_roots_are_matched(tmp_path: Path) -> None:
     (tmp_path / "q.txt").write_text("/mnt/my set/a.jpg 0.25\nsub/b.jpg 0.5\n")
     assert read_qualities(tmp_path / "q.txt", ["a.jpg", "sub/b.jpg"]).tolist() == [0.25, 0.5]
+
+
+def test_the_page_shows_faces_of_the_worst_and_best_quality(tmp_path: Path) -> None:
+    draw = np.random.default_rng(4)
+    names = [f"p{person}/{view}.png" for person in range(3) for view in range(3)]
+    shade = {}
+    for place, name in enumerate(names):
+        shade[name] = 20 + 25 * place
+        picture = draw.integers(-9, 9, (112, 112, 3)) + shade[name]
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), picture.astype(np.uint8))
+    lines = [f"{a} {b} {int(a[:2] == b[:2])}" for n, a in enumerate(names) for b in names[n + 1 :]]
+    (tmp_path / "pair_list.txt").write_text("\n".join(lines) + "\n")
+    qualities = [f"{name} {255 - shade[name]}" for name in names]
+    (tmp_path / "DARK_db.txt").write_text("\n".join(qualities) + "\n")
+    files = (tmp_path / "DARK_db.txt",)
+    choices = QualityChoices(
+        None, "aligned", False, (), files, ("fixed",), Bootstrap(0), pictures=True
+    )
+    embed = Source("open", "onnxruntime", tmp_path / "store", None, 1, False, False)
+    result = evaluate_quality(tmp_path / "pair_list.txt", choices, embed)
+    by_group = {one.group: one for one in reversed(result.examples)}  # the first of each
+    worst = by_group["Faces of the lowest quality (DARK)"]
+    best = by_group["Faces of the highest quality (DARK)"]
+    assert (worst.caption, best.caption) == ("quality 35", "quality 235")
+    for one, name in ((worst, "p2/2.png"), (best, "p0/0.png")):
+        data = base64.b64decode(one.pictures[0].removeprefix("data:image/jpeg;base64,"))
+        shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        # The embedder's crop is wider than the picture: only the middle is in both.
+        assert shown[50:-50, 50:-50].mean() == pytest.approx(shade[name], abs=3)
+    pairs = [one for one in result.examples if one.group.startswith("Genuine pairs rejected")]
+    assert all(len(one.pictures) == 2 and " and " in one.caption for one in pairs)
+    plain = evaluate_quality(tmp_path / "pair_list.txt", choices._replace(pictures=False), embed)
+    assert plain.examples == [] and plain.report.tables == result.report.tables
 
 
 def test_the_command_says_which_definition_it_used(made: Path) -> None:
