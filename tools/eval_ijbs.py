@@ -81,9 +81,11 @@ def evaluate_ijbs(root: Path, choices: IjbsChoices, source: FeatureSource) -> Re
     """
     check_choice("--aggregator", choices.aggregator, tuple(AGGREGATORS))
     check_choice("--alignment", choices.alignment, ("detect", "aligned"))
-    sources = read_metadata(root / "cs6_metadata.csv")
+    bad: list[Bad] = []
+    noted = bad if source.skip_bad else None
+    sources = read_metadata(root / "cs6_metadata.csv", noted)
     choices = choices._replace(protocols=choices.protocols or tuple(listed_protocols(root)))
-    protocols = [read_protocol(root, name, sources) for name in choices.protocols]
+    protocols = [read_protocol(root, name, sources, noted) for name in choices.protocols]
     wanted = {
         one
         for protocol in protocols
@@ -99,7 +101,6 @@ def evaluate_ijbs(root: Path, choices: IjbsChoices, source: FeatureSource) -> Re
             "SUBJECT/img_NAME.jpg of the protocols' subjects, got none: name their folder with "
             "--faces"
         )
-    bad: list[Bad] = []
     store, rows = _embed(root, choices, source, crops, bad)
     fuse = Fuser(store, rows, choices.aggregator, source.pack)
     results = [measure_protocol(one, fuse, choices.bootstrap) for one in protocols]

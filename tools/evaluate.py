@@ -276,6 +276,7 @@ def quality(
     resamples: ResamplesOption = 100,
     seed: SeedOption = 0,
     output: OutputOption = None,
+    no_images: NoImagesOption = False,
     json: JsonOption = False,
 ) -> None:
     """Face quality: error versus discard (ERC, EDC) with areas, several sources on one plot."""
@@ -293,6 +294,7 @@ def quality(
         tuple(quality_file or ()),
         ("reestimate", "fixed") if chosen == "both" else (chosen,),
         Bootstrap(resamples, seed),
+        not no_images,
     )
     source = Source(pack, backend, store, features, workers, half, skip_bad)
     finish(evaluate_quality(pairs, choices, source), output, as_json=json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -269,6 +270,52 @@ def test_faults_in_the_lists_are_named(made: Made, file: str, text: str, why: st
     (made.root / file).write_text("HEADER\n" + text)
     with pytest.raises(ConfigError, match=why):
         evaluate_ijbs(made.root, made.choices(), made.source())
+
+
+def test_faults_in_the_lists_can_be_left_out_and_are_counted(made: Made) -> None:
+    whole = evaluate_ijbs(made.root, made.choices(), made.source()).report
+    for file, line in (
+        ("cs6_metadata.csv", "x,videos/1.mp4"),
+        ("cs6_uav_to_single-booking_probe.csv", "videos/9.mp4"),
+        ("galleries/cs6_surveillance_to_booking_g2.csv", "1,x,y"),
+        ("galleries/cs6_surveillance_to_single_g1.csv", "1"),
+    ):
+        with (made.root / file).open("a") as listed:
+            listed.write(line + "\n")
+    report = evaluate_ijbs(made.root, made.choices(), made.source()._replace(skip_bad=True)).report
+    assert sorted(re.sub(r":\d+$", ":N", one.where) for one in report.bad) == [
+        "cs6_metadata.csv:N",
+        "cs6_surveillance_to_booking_g2.csv:N",
+        "cs6_surveillance_to_single_g1.csv:N",
+        "cs6_uav_to_single-booking_probe.csv: videos/9.mp4",
+    ]  # each once, though several protocols read these lists
+    assert report.tables == whole.tables
+
+
+def test_galleries_that_share_a_subject_are_refused_or_listed(made: Made) -> None:
+    with (made.root / "galleries" / "cs6_surveillance_to_booking_g2.csv").open("a") as listed:
+        listed.write("0,0,img/0.jpg\n")
+    with pytest.raises(ConfigError, match=r"booking G1 and booking G2 must not share .* got 1 in"):
+        evaluate_ijbs(made.root, made.choices(), made.source())
+    report = evaluate_ijbs(made.root, made.choices(), made.source()._replace(skip_bad=True)).report
+    assert [one.where for one in report.bad] == ["galleries booking G1 and booking G2: subject 0"]
+
+
+def test_an_empty_gallery_is_said_though_faults_are_left_out(made: Made) -> None:
+    path = made.root / "galleries" / "cs6_surveillance_to_single_g1.csv"
+    path.write_text("HEADER\n1,x,y\n")
+    with pytest.raises(ConfigError, match=r"single_g1\.csv: expected templates with subjects"):
+        evaluate_ijbs(made.root, made.choices(), made.source()._replace(skip_bad=True))
+
+
+def test_features_that_are_not_finite_are_refused_or_listed(made: Made) -> None:
+    states = np.lib.format.open_memmap(made.root / "store" / "states.npy", mode="r+")
+    states[5] = State.NOT_FINITE
+    states.flush()
+    with pytest.raises(ConfigError, match=r"1 of 146 faces cannot be used.* not finite"):
+        evaluate_ijbs(made.root, made.choices(), made.source())
+    report = evaluate_ijbs(made.root, made.choices(), made.source()._replace(skip_bad=True)).report
+    assert [one.why for one in report.bad] == ["features not finite"]
 
 
 def test_missing_lists_and_crops_are_said(made: Made) -> None:
