@@ -1,59 +1,40 @@
-"""`facestream bench accuracy`: recognition on simulated video, by preset, pack, fusion and matcher.
+"""`facestream bench accuracy`: recognition by pack, fusion and score, on one Markdown page.
 
-Renders the presets, evaluates each with given boxes and end to end, and writes one Markdown page.
-Everything is kept in a folder, so that an interrupted run goes on.
+Simulated video by preset, with given boxes and end to end; beside it real annotated stills where
+they can be had. Everything is kept in a folder, so that an interrupted run goes on.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import platform
-from collections.abc import Iterator, Sequence
+import subprocess
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
 
-from .. import ConfigError, __version__
+from .. import ConfigError, ModelError, __version__
 from ..configs.simulation import PRESETS
 
-COLUMNS = (
-    ("rank 1", "Identification / per video / rank 1"),
-    ("TPIR@FPIR 10 %", "Identification / per video / TPIR@FPIR=1e-1"),
-    ("TPIR@FPIR 1 %", "Identification / per video / TPIR@FPIR=1e-2"),
-    ("matched", "Alerts / threshold in force / matched correctly"),
-    ("time to match", "Alerts / threshold in force / time to first correct match"),
-    ("false alerts per hour", "Alerts / threshold in force / false alerts per camera-hour"),
-)
-"""What is told of every variant: heading, and key in the report."""
-TRACKING = ("HOTA", "DetA", "AssA", "IDF1", "ID switches")
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Size(NamedTuple):
-    """How much is rendered; None: as the preset says."""
+    """How much of each preset is rendered; seconds None: as the preset says."""
 
-    scenes: int | None
-    cameras: int | None
+    scenes: int
+    cameras: int
+    fps: int
     seconds: float | None
 
 
-class Variant(NamedTuple):
-    """One row: pack, aggregator and matcher, with given boxes or end to end."""
-
-    pack: str
-    given: bool
-    aggregator: str
-    matcher: str
-
-    def cells(self) -> list[str]:
-        """In words."""
-        return [self.pack, "given" if self.given else "ours", self.aggregator, self.matcher]
-
-
 def bench_accuracy(
-    folder: Annotated[Path, typer.Option(help="Folder for videos, and what was seen in them.")],
+    folder: Annotated[
+        Path, typer.Option(help="Folder for videos, what was seen in them, and features.")
+    ],
     out: Annotated[Path, typer.Option(help="Markdown page to write.")] = Path(
         "docs/benchmarks/accuracy.md"
     ),
@@ -61,141 +42,154 @@ def bench_accuracy(
         Path | None, typer.Option(help="Faces by the split; default: $FACESTREAM_ASSETS.")
     ] = None,
     preset: Annotated[list[str] | None, typer.Option(help="Default: all.")] = None,
-    pack: Annotated[list[str] | None, typer.Option(help="Default: open.")] = None,
-    scenes: Annotated[int | None, typer.Option(min=1, help="Scenes of a preset.")] = None,
-    cameras: Annotated[int | None, typer.Option(min=1, help="Cameras of a scene.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.2, help="Of each video.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of simulation and bootstrap.")] = 1,
+    pack: Annotated[
+        list[str] | None, typer.Option(help="Default: every pack whose files are here.")
+    ] = None,
+    scenes: Annotated[int, typer.Option(min=1, help="Scenes of a preset.")] = 5,
+    cameras: Annotated[int, typer.Option(min=1, help="Cameras of a scene.")] = 1,
+    fps: Annotated[
+        int, typer.Option(min=1, help="Pictures per second: 12 is every second one of 25.")
+    ] = 12,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.2, help="Of each video; default: the preset's.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of simulation, sets and bootstrap.")] = 1,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap; 0: no intervals.")] = 1000,
 ) -> None:
-    """Measure recognition on simulated video for every pack, aggregator and matcher.
+    """Measure recognition for every pack, aggregator and matcher, and write a page about it.
 
-    Example: facestream bench accuracy --folder simulated --scenes 2 --seconds 8
+    Example: facestream bench accuracy --folder simulated/accuracy
     """
+    from .bench_accuracy_page import stills_section, tracking_section, video_section
+    from .bench_accuracy_stills import find_wild, measure_stills
+    from .bench_accuracy_videos import compare_trackers, measure_videos, render
     from .eval_tracks import tracking_library
+    from .eval_verification import Bootstrap
 
     tracking_library()
     place = assets or (Path(found) if (found := os.environ.get("FACESTREAM_ASSETS")) else None)
     if place is None:
         raise ConfigError("no faces: give --assets FOLDER with london/ and anchors/")
-    size, packs = Size(scenes, cameras, seconds), pack or ["open"]
-    parts = [heading(size, seed, resamples)]
-    for name in preset or PRESETS:
+    packs, absent = find_packs(pack)
+    size, bootstrap = Size(scenes, cameras, fps, seconds), Bootstrap(resamples, seed)
+    names, clock = preset or list(PRESETS), _Clock()
+    for name in names:
         render(name, size, seed, place, folder / name)
-        parts.append(measure_preset(name, folder, packs, seed, resamples))
+        clock.tell(f"{name}: rendered")
+    store = folder / "seen"
+    videos = measure_videos({name: folder / name for name in names}, packs, store, bootstrap)
+    clock.tell("simulated video: measured")
+    trackers = compare_trackers({name: folder / name for name in names}, packs, store)
+    clock.tell("tracking: compared")
+    wild = find_wild(place)
+    stills = None
+    if wild is not None:
+        stills = measure_stills(wild, packs, folder / "features", bootstrap)
+        clock.tell("real stills: measured")
+    parts = [
+        heading(command_words(preset, pack, size, bootstrap), packs, absent),
+        video_section(videos, bootstrap),
+        tracking_section(videos, trackers),
+        stills_section(stills, bootstrap),
+    ]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("\n".join(parts), encoding="utf-8")
-    typer.echo(f"{out}: simulated video only, {len(preset or PRESETS)} presets")
+    typer.echo(f"{out}: {len(names)} presets, packs {', '.join(packs)}")
 
 
-def heading(size: Size, seed: int, resamples: int) -> str:
-    """What the page is about."""
-    asked = [
+class _Clock:
+    """Says on stderr how long each step took."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    def tell(self, what: str) -> None:
+        now = time.monotonic()
+        typer.echo(f"{what} ({now - self._since:.0f} s)", err=True)
+        self._since = now
+
+
+def find_packs(asked: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
+    """Packs to measure, and why others cannot be, by name.
+
+    Asked for none, these are all that can be opened here. Raises ModelError for one that was asked
+    for, or where there is none at all.
+    """
+    from ..models.pack import open_pack
+    from ..models.store import cards
+
+    if asked:
+        for name in asked:
+            open_pack(name)
+        return list(asked), {}
+    usable, absent = [], {}
+    for name in sorted(cards(), key=lambda name: (name != "open", name)):
+        try:
+            open_pack(name)
+            usable.append(name)
+        except ModelError as error:
+            absent[name] = str(error)
+    if not usable:
+        raise ModelError("no pack has its files on this machine: facestream models pull open")
+    return usable, absent
+
+
+def command_words(
+    preset: Sequence[str] | None, pack: Sequence[str] | None, size: Size, bootstrap: tuple[int, int]
+) -> str:
+    """The command that gives these numbers."""
+    words = ["facestream bench accuracy --folder simulated/accuracy"]
+    words += [f"--preset {name}" for name in preset or ()]
+    words += [f"--pack {name}" for name in pack or ()]
+    words += [
         f"--{option} {value:g}"
         for option, value in zip(Size._fields, size, strict=True)
         if value is not None
     ]
-    command = " ".join(["facestream bench accuracy", *asked, f"--seed {seed}"])
-    machine = platform.processor() or platform.machine()
-    return f"""# Accuracy on simulated video
+    resamples, seed = bootstrap
+    return " ".join([*words, f"--seed {seed} --resamples {resamples}"])
 
-All numbers here are of **simulated** video ([how it is made, and how far it is from real
-clips](../simulate.md)): they compare variants with each other, and say little about your cameras.
-Written by `{command}` on {datetime.now(UTC):%Y-%m-%d} with facestream {__version__} on {machine}.
 
-Definitions are those of [evaluation.md](../evaluation.md), "Video". Faces *given*: boxes, landmarks
-and tracks of the truth; *ours*: end to end, where whoever is not found is missed. Rank 1 and TPIR
-are per video; matched, time and false alerts are of the events that a run publishes, at the pack's
-threshold. In brackets: 95 % bootstrap intervals over people (over videos for detection and
-tracking; {resamples} resamples). With fewer than 100 strangers TPIR@FPIR 1 % is TPIR without any
-false positive.
+def heading(command: str, packs: Sequence[str], absent: dict[str, str]) -> str:
+    """What the page is about, and how it came to be."""
+    left_out = ""
+    if absent:
+        left_out = f" Not measured, since their files are not here: {', '.join(sorted(absent))}."
+    return f"""# Accuracy
+
+Written by `make benchmark-accuracy`, that is
+
+    {command}
+
+on {datetime.now(UTC):%Y-%m-%d}, facestream {__version__}, revision {revision()}. Packs:
+{", ".join(packs)}.{left_out}
+
+Two kinds of data: **simulated** video, and **real** stills that are for **research only**. They
+compare variants with each other; how well your cameras do, only your own recordings tell
+(`facestream evaluate video`). Definitions are those of [evaluation.md](../evaluation.md).
+
+- *Fusion* makes one template of several faces: `mean` of the embeddings, `quality` weighs them.
+  *Score* compares templates: `cosine`, or `ida`, which takes into account how densely faces lie.
+- *Given*: boxes and landmarks of the truth. *Ours*: end to end, our detector finds the faces (in
+  video our tracker follows them); whoever is not found is missed.
+- Rank 1 and TPIR are in %, in brackets the 95 % bootstrap interval over people. **Bold**: the best
+  of a column. With fewer than 100 searches of strangers TPIR@FPIR 1 % is TPIR without any false
+  positive, and is called so.
 """
 
 
-def render(name: str, size: Size, seed: int, assets: Path, out: Path) -> None:
-    """Render what of a preset is not there yet."""
-    from ..configs.simulation import check, read_simulation
-    from ..models.pack import open_pack
-    from .eval_progress import progress_bar
-    from .sim_cast import cast_from_assets
-    from .sim_set import Request, plan_videos, render_set
-
-    asked = {key: value for key, value in size._asdict().items() if value is not None}
-    settings = dataclasses.replace(read_simulation(name), **asked)
-    check(settings)
-    request = Request(name, settings, seed, cast_from_assets(assets), "open")
-    frames = round(settings.seconds * settings.fps) * len(plan_videos(request))
-    before = 0
-    with progress_bar(f"rendering {name}", frames) as advance:
-
-        def show(done: int, total: int) -> None:
-            nonlocal before
-            advance(done - before)
-            before = done
-
-        render_set(request, open_pack("open").detector, out, show)
+def revision() -> str:
+    """The git revision of this code, and whether it was changed since; unknown outside of git."""
+    try:
+        top = _git("rev-parse", "--show-toplevel")
+        if Path(top).resolve() != ROOT:
+            return "unknown"
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", "*.py", "*.yaml")
+        return _git("rev-parse", "--short=9", "HEAD") + (" with changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
-def measure_preset(name: str, folder: Path, packs: Sequence[str], seed: int, resamples: int) -> str:
-    """The section of one preset."""
-    from .eval_verification import Bootstrap
-    from .eval_video import VideoChoices, evaluate_video
-    from .report_text import number_words
-
-    rows: list[list[str]] = []
-    found: list[list[str]] = []
-    for variant in variants(packs):
-        result = evaluate_video(
-            folder / name,
-            VideoChoices(
-                "own",
-                pack=variant.pack,
-                settings=(
-                    f"fuse.aggregator={variant.aggregator}",
-                    f"match.score={variant.matcher}",
-                ),
-                given=variant.given,
-                store=folder / "seen",
-                bootstrap=Bootstrap(resamples, seed),
-            ),
-        )
-        numbers = result.report.numbers()
-        rows.append([*variant.cells(), *(number_words(numbers[key]) for _, key in COLUMNS)])
-        if not variant.given and variant.pack not in [row[0] for row in found]:
-            keys = ["Detection / all / recall"]
-            keys += ["Detection / all / false positives per frame"]
-            keys += [f"Tracking / all videos / {column}" for column in TRACKING]
-            found.append([variant.pack, *(number_words(numbers[key]) for key in keys)])
-    facts = result.report.data.facts
-    about = f"{facts['videos']} simulated videos, {facts['minutes']} minutes, {rows_words(facts)}."
-    head = ["Pack", "Faces", "Fusion", "Score", *(name for name, _ in COLUMNS)]
-    detection = ["Pack", "Recall", "False positives per frame", *TRACKING]
-    return "\n".join(
-        [f"## Simulated: {name}", "", about, "", *markdown(detection, found), "",
-         *markdown(head, rows), ""]
-    )  # fmt: skip
-
-
-def rows_words(facts: dict[str, str]) -> str:
-    """How many faces there are, in words."""
-    return f"{facts['that must be found']} of {facts['annotated faces']} faces must be found"
-
-
-def variants(packs: Sequence[str]) -> Iterator[Variant]:
-    """Every combination that a pack has the parts for."""
-    from ..models.pack import open_pack
-
-    for name in packs:
-        pack = open_pack(name)
-        aggregators = ["mean", "quality", *(["caface"] if pack.caface_head else [])]
-        matchers = [*(["ida"] if pack.card.ida and pack.anchors is not None else []), "cosine"]
-        for given in (True, False):
-            for aggregator in aggregators:
-                for matcher in matchers:
-                    yield Variant(name, given, aggregator, matcher)
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table."""
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    return lines + [f"| {' | '.join(row)} |" for row in rows]
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(ROOT), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
