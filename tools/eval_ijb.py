@@ -7,10 +7,11 @@ from pathlib import Path
 from .. import ConfigError
 from ..models.feature_store import fingerprint_parts
 from .eval_ijb_measures import IjbChoices, Part, cluster_faces, identify_probes, verify_pairs
+from .eval_ijb_pictures import probe_examples
 from .eval_ijb_set import read_ijb
 from .eval_options import Source
 from .eval_output import model_words
-from .report_record import Bad, Data, Result, write_report
+from .report_record import Bad, Data, Example, Result, write_report
 
 PROTOCOLS = ("1:1", "1:N", "clustering")
 
@@ -61,4 +62,9 @@ def evaluate_ijb(folder: Path, name: str | None, choices: IjbChoices, source: So
         bad=bad,
         pairing=f"{fingerprint} {choices.bootstrap}",
     )
-    return Result(report, {k: d for part in parts for k, d in part.draws.items()}, [])
+    draws = {k: d for part in parts for k, d in part.draws.items()}
+    groups = [group for part in parts for group in part.telling]
+    examples: list[Example] = []
+    if groups and source.features is None:
+        examples = probe_examples(groups, chosen, source)
+    return Result(report, draws, examples)

@@ -26,6 +26,7 @@ from .eval_identify import (
     need_disjoint,
 )
 from .eval_ijb_lists import PairFile, read_subjects, templates_of_pairs
+from .eval_ijb_pictures import Telling, telling_probes
 from .eval_ijb_set import IjbSet, pool
 from .eval_progress import progress_bar
 from .eval_text import Integers
@@ -36,7 +37,7 @@ FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
 class IjbChoices(NamedTuple):
-    """The command's own options. most_faces: for clustering."""
+    """The command's own options. most_faces: for clustering. pictures: put faces on the page."""
 
     protocols: tuple[str, ...]
     pooling: Pooling
@@ -44,16 +45,18 @@ class IjbChoices(NamedTuple):
     bootstrap: Bootstrap
     cluster: ClusterSettings
     most_faces: int
+    pictures: bool = False
 
 
 class Part(NamedTuple):
-    """What one protocol adds to the report."""
+    """What one protocol adds to the report. telling: groups of probes for the page."""
 
     tables: list[Table]
     plots: list[Plot]
     draws: dict[str, Draws]
     variant: list[str]
     facts: dict[str, str]
+    telling: Sequence[tuple[str, list[Telling]]] = ()
 
 
 def verify_pairs(chosen: IjbSet, choices: IjbChoices, skip_bad: bool, bad: list[Bad]) -> Part:
@@ -172,7 +175,11 @@ def identify_probes(chosen: IjbSet, choices: IjbChoices, skip_bad: bool, bad: li
         variant.append("1:N intervals: 95 % bootstrap over the probes' subjects, galleries fixed")
     facts = {"probes": f"{len(subjects):,}"}
     facts |= {f"subjects in {name}": f"{len(set(o.tolist())):,}" for name, _, o in galleries}
-    return Part([table], identification_plots(searches), draws, variant, facts)
+    part = Part([table], identification_plots(searches), draws, variant, facts)
+    if not choices.pictures:
+        return part
+    found = [one.ranks for one in with_strangers]
+    return part._replace(telling=telling_probes(probes, subjects, galleries, found))
 
 
 def cluster_faces(chosen: IjbSet, choices: IjbChoices, skip_bad: bool, bad: list[Bad]) -> Part:

@@ -21,9 +21,13 @@ from .report_record import Bad
 
 
 class IjbSet(NamedTuple):
-    """A set that is read and embedded. rows (N,): each listed picture's row in the store."""
+    """A set that is read and embedded.
+
+    faces: what the store was made of. rows (N,): each listed picture's row in it.
+    """
 
     files: IjbFiles
+    faces: FaceSet
     media: Media
     store: FeatureStore
     rows: Labels
@@ -48,7 +52,7 @@ def read_ijb(
     spoilt = np.isin(states, (State.UNREADABLE, State.NOT_FINITE))
     if spoilt.any():
         note_spoilt(store, spoilt, source.skip_bad, bad)
-    return IjbSet(files, media, store, row_of)
+    return IjbSet(files, faces, media, store, row_of)
 
 
 def pool(chosen: IjbSet, pooling: Pooling, wanted: Labels | None = None) -> Templates:

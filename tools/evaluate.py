@@ -113,6 +113,7 @@ def ijb(
     resamples: ResamplesOption = 100,
     seed: SeedOption = 0,
     output: OutputOption = None,
+    no_images: NoImagesOption = False,
     json: JsonOption = False,
 ) -> None:
     """IJB-A (its ten splits), B and C: verification of templates, identification, clustering."""
@@ -140,6 +141,7 @@ def ijb(
         Bootstrap(resamples, seed),
         ClusterSettings(eps, neighbours, seed),
         most_faces,
+        not no_images,
     )
     source = Source(pack, backend, store, features, workers, half, skip_bad)
     if name == "ijba":

@@ -34,7 +34,8 @@ from facestream.tools.eval_cluster import (
 )
 from facestream.tools.eval_ijb import evaluate_ijb
 from facestream.tools.eval_ijb_lists import PairFile, find_files, read_landmarks, read_media
-from facestream.tools.eval_ijb_measures import IjbChoices, subjects_of_pairs
+from facestream.tools.eval_ijb_measures import IjbChoices, identify_probes, subjects_of_pairs
+from facestream.tools.eval_ijb_pictures import RIGHT, STRANGERS, WRONG
 from facestream.tools.eval_ijb_set import SelectedRows, pool, read_ijb
 from facestream.tools.eval_options import Source
 from facestream.tools.eval_pooling import choose_pooling
@@ -415,8 +416,46 @@ def test_from_pictures_with_landmarks_end_to_end(open_models: Pack, tmp_path: Pa
     assert "five landmarks" in report["model"]["Preprocessing"]
     tar = report["tables"][0]["rows"][1]["cells"][0]["value"]
     assert tar == 1.0  # six people, and only the light differs
+    # Without galleries there are no searches to show; with them the page shows both faces.
+    assert "data:image" not in (out / "report.html").read_text()
+    gallery = ["TEMPLATE_ID,SUBJECT_ID", *(f"{2 * person + 1},{person}" for person in range(3))]
+    write(meta / "ijbb_1N_gallery_S1.csv", gallery)
+    probes = ["TEMPLATE_ID,SUBJECT_ID", *(f"{2 * person + 2},{person}" for person in range(6))]
+    write(meta / "ijbb_1N_probe_mixed.csv", probes)
+    searched = [*arguments, *options, "--protocol", "1:N"]
+    assert CliRunner().invoke(app, searched).exit_code == 0
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/jpeg") == 2 * 6  # three strangers and three found
+    assert "right, lowest scores" in page and "not in the gallery, highest scores" in page
+    assert CliRunner().invoke(app, [*searched, "--no-images"]).exit_code == 0
+    assert "data:image" not in (out / "report.html").read_text()
     wrong = CliRunner().invoke(app, [*arguments, "--pooling", "x"])
     assert isinstance(wrong.exception, ConfigError) and "--pooling must be" in str(wrong.exception)
+
+
+def test_the_most_telling_probes_are_those_for_the_page(made: Made) -> None:
+    chosen = read_ijb(made.folder, None, POOLINGS["arcface"], made.source(), [])
+    part = identify_probes(chosen, CHOICES._replace(pictures=True), False, [])
+    templates = plain_templates(made)
+    groups = dict(part.telling)
+    assert list(groups) == [WRONG, STRANGERS, RIGHT]
+    probes = [t for t in templates if t % 10 != 1]
+    best: dict[str, list[tuple[float, int, int]]] = {WRONG: [], STRANGERS: [], RIGHT: []}
+    for low, high in ((0, 4), (4, 8)):
+        for probe in probes:
+            scores = {
+                10 * s + 1: templates[probe] @ templates[10 * s + 1] for s in range(low, high)
+            }
+            first = max(scores, key=scores.__getitem__)
+            subject = (probe - 1) // 10
+            right = (first - 1) // 10 == subject
+            title = RIGHT if right else WRONG if low <= subject < high else STRANGERS
+            best[title].append((float(scores[first]), probe, first))
+    for title, some in groups.items():
+        expected = sorted(best[title], reverse=title != RIGHT)[:6]
+        assert [(one.probe, one.template) for one in some] == [(p, t) for _, p, t in expected]
+        assert [one.score for one in some] == pytest.approx([s for s, _, _ in expected], abs=1e-5)
+    assert identify_probes(chosen, CHOICES, False, []).telling == ()
 
 
 def test_clusters_of_well_separated_subjects_are_found_by_all_methods() -> None:
