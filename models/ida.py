@@ -14,6 +14,7 @@ c~ = (log DAO + log(k/2)) / tau, which ranks exactly as DAO does.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,22 +23,54 @@ from scipy.special import logsumexp
 from .. import RecordError
 from .fusion import Doubles, Floats
 
+Integers = npt.NDArray[np.int64]
+
 _BLOCK = 1 << 24  # cosines held at once: 64 MiB
+
+
+class DensityModel(Protocol):
+    """What tells how crowded the place of an embedding is: anchors, or a network they taught.
+
+    version: densities of different versions must not meet in one score.
+    """
+
+    @property
+    def version(self) -> str:
+        """Changes with every number that a density depends on."""
+        ...
+
+    @property
+    def k(self) -> int:
+        """How many neighbours make a support set."""
+        ...
+
+    @property
+    def tau(self) -> float:
+        """The factor of the cosines in equation 4."""
+        ...
+
+    def density(self, vectors: Floats) -> Doubles:
+        """r (N,) float64 of unit vectors (N, C) float32."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class Anchors:
     """The support set's source, and the numbers a density depends on.
 
-    vectors: (A, C) float32, unit rows, none of them of a person who may be probed or enrolled.
+    vectors: (A, C) float32, unit rows, none of them of a person who may be probed or enrolled,
+    unless identities are given. models/support makes them from faces and from class weights.
     version: stored beside every density that was computed with them; densities of different
-    versions must not meet in one score. Raises RecordError when a value does not fit.
+    versions must not meet in one score.
+    identities: (A,) int64, whose face each anchor is, so that `density` can leave out the person's
+    own. Raises RecordError when a value does not fit.
     """
 
     vectors: Floats
     version: str
     k: int = 10
     tau: float = 1.0
+    identities: Integers | None = None
 
     def __post_init__(self) -> None:
         """Check rows, k and tau."""
@@ -52,11 +85,19 @@ class Anchors:
         if not 0.0 < self.tau < np.inf:
             raise RecordError(f"tau must be a positive number, got {self.tau}")
         check_unit_rows("anchors", self.vectors)
+        if self.identities is not None and self.identities.shape != (len(self.vectors),):
+            raise RecordError(
+                f"identities must be ({len(self.vectors)},), one per anchor, "
+                f"got {self.identities.shape}"
+            )
 
-    def density(self, vectors: Floats) -> Doubles:
+    def density(self, vectors: Floats, identities: Integers | None = None) -> Doubles:
         """r (N,) float64 of unit vectors (N, C): the soft mean of the k nearest anchors' cosines.
 
         r / tau lies in [-1, 1], between the mean (tau -> 0) and the largest (tau -> inf) of the k.
+        identities (N,): who each vector shows. Anchors of the same person are no inter-class
+        neighbours (paper, equation 3: j != y_i) and are left out.
+        Raises RecordError when shapes do not fit, or fewer than k anchors are of other people.
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.vectors.shape[1]:
             raise RecordError(
@@ -64,13 +105,35 @@ class Anchors:
                 f"got {vectors.shape}"
             )
         check_unit_rows("vectors", vectors)
+        if identities is not None and identities.shape != (len(vectors),):
+            raise RecordError(
+                f"identities must be ({len(vectors)},), one per vector, got {identities.shape}"
+            )
         densities = np.empty(len(vectors))
         rows = max(1, _BLOCK // len(self.vectors))
         for start in range(0, len(vectors), rows):
-            cosines = vectors[start : start + rows] @ self.vectors.T  # (rows, A)
+            block = slice(start, start + rows)
+            cosines = vectors[block] @ self.vectors.T  # (rows, A)
+            if identities is not None:
+                self._leave_out(cosines, identities[block])
             near = np.partition(cosines, -self.k, axis=1)[:, -self.k :].astype(np.float64)
-            densities[start : start + rows] = soft_mean(near, self.tau)
+            densities[block] = soft_mean(near, self.tau)
         return densities
+
+    def _leave_out(self, cosines: Floats, identities: Integers) -> None:
+        """Put the anchors of the same person (rows, A) farther away than any other."""
+        if self.identities is None:
+            raise RecordError(
+                "these anchors have no identities, so nobody's own can be left out: give them"
+            )
+        same = identities[:, None] == self.identities
+        left = len(self.vectors) - int(same.sum(axis=1).max(initial=0))
+        if left < self.k:
+            raise RecordError(
+                f"a support set needs {self.k} anchors of other people, got {left}: "
+                "add anchors or lower k"
+            )
+        cosines[same] = -np.inf
 
 
 def check_unit_rows(name: str, vectors: npt.NDArray[np.floating]) -> None:
@@ -113,6 +176,18 @@ def dao(
 ) -> Doubles:
     """Equation 4: exp(tau cos) (F1 + F2); symmetric, increasing in the cosine."""
     return np.asarray(np.exp(log_dao(cosine, first, second, k=k, tau=tau)))
+
+
+def linear_dao(
+    cosine: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLike, *, tau: float
+) -> Doubles:
+    """Equation 4 as it is printed, from the two discrepancies F: exp(tau cos) (F1 + F2).
+
+    Arrays broadcast. One exponential and one addition per pair, no logarithm: the quick form for a
+    whole matrix of cosines. Beyond tau = 350 it overflows; `aligned_score` never does.
+    """
+    bias = np.asarray(first, np.float64) + np.asarray(second, np.float64)
+    return np.asarray(np.exp(tau * np.asarray(cosine, np.float64)) * bias)
 
 
 def aligned_score(
