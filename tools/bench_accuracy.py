@@ -12,12 +12,15 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from .. import ConfigError, ModelError, __version__
 from ..configs.simulation import PRESETS
+
+if TYPE_CHECKING:
+    from .eval_verification import Bootstrap
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,9 +63,6 @@ def bench_accuracy(
 
     Example: facestream bench accuracy --folder simulated/accuracy
     """
-    from .bench_accuracy_page import stills_section, tracking_section, video_section
-    from .bench_accuracy_stills import find_wild, measure_stills
-    from .bench_accuracy_videos import compare_trackers, measure_videos, render
     from .eval_tracks import tracking_library
     from .eval_verification import Bootstrap
 
@@ -72,29 +72,53 @@ def bench_accuracy(
         raise ConfigError("no faces: give --assets FOLDER with london/ and anchors/")
     packs, absent = find_packs(pack)
     size, bootstrap = Size(scenes, cameras, fps, seconds), Bootstrap(resamples, seed)
-    names, clock = preset or list(PRESETS), _Clock()
-    for name in names:
-        render(name, size, seed, place, folder / name)
+    names = preset or list(PRESETS)
+    sections = measure_sections(folder, place, names, packs, size, bootstrap)
+    head = heading(command_words(preset, pack, size, bootstrap), packs, absent)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n".join([head, *sections]), encoding="utf-8")
+    typer.echo(f"{out}: {len(names)} presets, packs {', '.join(packs)}")
+
+
+def measure_sections(
+    folder: Path,
+    assets: Path,
+    presets: Sequence[str],
+    packs: Sequence[str],
+    size: Size,
+    bootstrap: Bootstrap,
+) -> list[str]:
+    """Render, record and embed what is not in `folder` yet, and measure it all: the sections."""
+    from .bench_accuracy_page import (
+        stills_section,
+        summary_section,
+        tracking_section,
+        video_section,
+    )
+    from .bench_accuracy_stills import find_wild, measure_stills
+    from .bench_accuracy_videos import compare_trackers, measure_videos, render
+
+    clock = _Clock()
+    roots = {name: folder / name for name in presets}
+    for name, root in roots.items():
+        render(name, size, bootstrap.seed, assets, root)
         clock.tell(f"{name}: rendered")
     store = folder / "seen"
-    videos = measure_videos({name: folder / name for name in names}, packs, store, bootstrap)
+    videos = measure_videos(roots, packs, store, bootstrap)
     clock.tell("simulated video: measured")
-    trackers = compare_trackers({name: folder / name for name in names}, packs, store)
+    trackers = compare_trackers(roots, packs, store)
     clock.tell("tracking: compared")
-    wild = find_wild(place)
     stills = None
+    wild = find_wild(assets)
     if wild is not None:
         stills = measure_stills(wild, packs, folder / "features", bootstrap)
         clock.tell("real stills: measured")
-    parts = [
-        heading(command_words(preset, pack, size, bootstrap), packs, absent),
+    return [
+        summary_section(videos, stills),
         video_section(videos, bootstrap),
         tracking_section(videos, trackers),
         stills_section(stills, bootstrap),
     ]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("\n".join(parts), encoding="utf-8")
-    typer.echo(f"{out}: {len(names)} presets, packs {', '.join(packs)}")
 
 
 class _Clock:
@@ -135,7 +159,7 @@ def find_packs(asked: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
 
 
 def command_words(
-    preset: Sequence[str] | None, pack: Sequence[str] | None, size: Size, bootstrap: tuple[int, int]
+    preset: Sequence[str] | None, pack: Sequence[str] | None, size: Size, bootstrap: Bootstrap
 ) -> str:
     """The command that gives these numbers."""
     words = ["facestream bench accuracy --folder simulated/accuracy"]

@@ -37,6 +37,58 @@ _SPOKEN = "TPIR, no false positive"
 Find = Callable[[Variant, bool], Mapping[str, Number]]
 
 
+def summary_section(videos: VideoNumbers, stills: StillNumbers | None) -> str:
+    """The best variants, and what end to end costs them, read off the tables below."""
+    whole = ALL if ALL in videos.facts else next(iter(videos.facts))
+    lines = ["## In short", ""]
+    columns = name_columns(SEARCHES, videos.facts[whole].strangers)
+    for given, words in ((False, "end to end"), (True, "given boxes")):
+        rows = {one: videos.numbers[whole, one, given] for one in videos.variants}
+        best = pick_best(rows, columns)
+        told = ", ".join(f"{name} {short(rows[best][key])}" for name, key in columns)
+        lines.append(f"- **Simulated**, {whole}, {words}: best is {name_variant(best)}: {told}.")
+        if not given:
+            key = columns[0][1]
+            falls = [
+                f"{group} {short(videos.numbers[group, best, True][key]).partition(' ')[0]} to "
+                f"{short(videos.numbers[group, best, False][key]).partition(' ')[0]}"
+                for group in videos.facts
+                if group != ALL
+            ]
+            lines.append(f"  Its rank 1 from given boxes to end to end: {', '.join(falls)}.")
+    for size in SIZES if stills is not None else ():
+        assert stills is not None
+        rows = {one: stills.numbers[size, one, False] for one in stills.variants}
+        best = pick_best(rows, STILLS)
+        named = name_columns(STILLS, stills.probes[size] // 2)
+        told = ", ".join(f"{name} {short(rows[best][key])}" for name, key in named)
+        lines.append(
+            f"- **Real, research only**, sets of {size}, end to end: best is "
+            f"{name_variant(best)}: {told}."
+        )
+    few = ", ".join(group for group, facts in videos.facts.items() if facts.strangers < _ENOUGH)
+    lines += [
+        "",
+        "Best: the highest TPIR@FPIR 1 %, of several TPIR@FPIR 10 %, then rank 1. Whether a "
+        "runner-up is really worse, the intervals tell.",
+    ]
+    if few:
+        lines[-1] += f" Simulated sets with fewer than {_ENOUGH} searches of strangers: {few}."
+    return "\n".join([*lines, ""])
+
+
+def pick_best(
+    rows: Mapping[Variant, Mapping[str, Number]], columns: Sequence[tuple[str, str]]
+) -> Variant:
+    """The variant with the highest number in the last column, of several in the one before."""
+    return max(rows, key=lambda one: [_merit(rows[one][key])[0] for _, key in columns[::-1]])
+
+
+def name_variant(variant: Variant) -> str:
+    """In words: pack, fusion and score."""
+    return f"`{variant.pack}`, {variant.aggregator}, {variant.matcher}"
+
+
 def video_section(videos: VideoNumbers, bootstrap: Bootstrap) -> str:
     """All presets together, then each of them."""
     refused = f"; {videos.refused} photos were refused" if videos.refused else ""
@@ -95,12 +147,16 @@ def tracking_section(
     """What the detectors find, and how trackers follow it."""
     presets = [group for group in videos.facts if group != ALL]
     packs = list(dict.fromkeys(variant.pack for variant in videos.variants))
-    groups = list(videos.facts)
-    detection = [
-        [pack, what, *(short(getattr(videos.found[group, pack], field)) for group in groups)]
-        for pack in packs
-        for what, field in (("recall, %", "recall"), ("false positives per frame", "false"))
+    found = [
+        [group]
+        + [
+            short(number)
+            for pack in packs
+            for number in (videos.found[group, pack].recall, videos.found[group, pack].false)
+        ]
+        for group in videos.facts
     ]
+    kinds = ("recall, %", "false positives<br>per frame")
     rows = []
     for pack in packs:
         scores = {
@@ -130,7 +186,7 @@ def tracking_section(
             "**Simulated**, the same videos. Faces lower than 14 px or seen to less than 25 % need "
             "not be found; in brackets the interval over videos.",
             "",
-            *markdown(["Pack", "Detection", *groups], detection),
+            *markdown(["Preset", *(f"{pack}: {kind}" for pack in packs for kind in kinds)], found),
             "",
             "**Simulated**: HOTA / IDF1 in %, of all trackers on the same detections. *Set as "
             "ours*: with our thresholds and waiting time in place of the library's own.",

@@ -110,6 +110,25 @@ def test_every_table_says_simulated_and_few_strangers_are_called_few() -> None:
     assert "50 (40–60)" in text
 
 
+def test_in_short_names_the_best_and_what_end_to_end_costs() -> None:
+    def numbers(first: float) -> dict[str, Number]:
+        return {key: Number(first) for _, key in page.SEARCHES}
+
+    videos = _videos()._replace(
+        numbers={
+            ("easy", MEAN, True): numbers(0.9),
+            ("easy", MEAN, False): numbers(0.6),
+            ("easy", QUALITY, True): numbers(0.8),
+            ("easy", QUALITY, False): numbers(0.7),
+        }
+    )
+    text = page.summary_section(videos, None)
+    assert "easy, end to end: best is `open`, quality, cosine: Rank 1 70" in text
+    assert "easy, given boxes: best is `open`, mean, cosine: Rank 1 90" in text
+    assert "from given boxes to end to end: easy 80 to 70." in text
+    assert "fewer than 100 searches of strangers: easy." in text and "Real" not in text
+
+
 def test_without_the_other_trackers_the_page_says_how_to_get_them() -> None:
     text = page.tracking_section(_videos(), None)
     assert "| open | facestream | 60.0 / 65.0 |" in text
