@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
 from facestream import RecordError
 from facestream.models.ida import (
@@ -11,6 +12,7 @@ from facestream.models.ida import (
     aligned_score,
     dao,
     discrepancy,
+    linear_dao,
     log_cosh,
     log_dao,
     soft_mean,
@@ -189,3 +191,95 @@ def test_vectors_that_are_not_unit_are_refused():
     with pytest.raises(RecordError, match="got one of length nan"):
         anchors.density(np.full((2, 16), np.nan, np.float32))
     assert anchors.density(np.zeros((0, 16), np.float32)).shape == (0,)
+
+
+@settings(max_examples=40, deadline=None)
+@given(cosine=cosines, first=cosines, second=cosines, tau=st.sampled_from(TAUS))
+def test_the_linear_form_is_equation_4(cosine, first, second, tau):
+    r1, r2 = tau * first, tau * second
+    linear = linear_dao(cosine, discrepancy(r1, 10), discrepancy(r2, 10), tau=tau)
+    plain = plain_dao(cosine, [first] * 10, [second] * 10, tau)
+    assert linear == pytest.approx(plain, rel=1e-12)
+    assert np.log(linear) == pytest.approx(float(log_dao(cosine, r1, r2, k=10, tau=tau)), abs=1e-12)
+
+
+def test_ten_neighbours_at_tau_64_do_not_overflow():
+    near = np.full(10, 1.0)
+    with np.errstate(over="ignore"):
+        assert np.isinf(np.exp(np.float16(64.0)))
+    assert soft_mean(near, 64.0) == pytest.approx(64.0, abs=1e-12)
+    assert discrepancy(64.0, 10) == pytest.approx(np.exp(-64.0) / 10, rel=1e-12)
+    assert aligned_score(1.0, 64.0, 64.0, tau=64.0) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("terms", "error"), [(1, 3.2e-4), (2, 5.3e-6), (3, 1.0e-7)])
+def test_the_series_that_search_relies_on(terms, error):
+    # log cosh(D/2) = D^2/8 - D^4/192 + D^6/2880 - 17 D^8/645120 + ...; |D| = .5
+    coefficients = np.array([1 / 8, -1 / 192, 1 / 2880])[:terms]
+    gaps = np.linspace(-0.5, 0.5, 101)
+    series = (coefficients * gaps[:, None] ** (2 * np.arange(1, terms + 1))).sum(axis=1)
+    worst = np.abs(log_cosh(gaps / 2) - series).max()
+    following = [1 / 192, 1 / 2880, 17 / 645120][terms - 1]
+    assert worst == pytest.approx(error, rel=0.03)
+    assert worst <= following * 0.5 ** (2 * terms + 2)  # the next term bounds the error
+
+
+def test_dao_ranks_almost_as_csls_does():
+    draw = np.random.default_rng(0)
+    first, second = draw.normal(0.35, 0.05, (2, 20_000))
+    cosine = draw.normal(0.1, 0.1, 20_000)
+    ranks = spearmanr(dao(cosine, first, second, k=10, tau=1.0), 2 * cosine - first - second)
+    assert ranks.statistic == pytest.approx(0.99996, abs=2e-5)
+
+
+def test_neighbours_that_an_approximate_search_misses_only_raise_the_discrepancy():
+    anchors = make_anchors(k=6)
+    probes = unit(np.random.default_rng(4).standard_normal((20, 16)))
+    near = np.sort(probes.astype(np.float64) @ anchors.vectors.T.astype(np.float64))[:, ::-1]
+    exact = discrepancy(soft_mean(near[:, :6], 1.0), 6)
+    draw = np.random.default_rng(5)
+    for _ in range(20):
+        found = np.sort(draw.choice(12, 6, replace=False))  # six of the twelve nearest
+        missed = discrepancy(soft_mean(near[:, found], 1.0), 6)
+        assert (missed >= exact).all()
+
+
+def tpr_at_fpr(genuine: np.ndarray, impostor: np.ndarray, fpr: float) -> float:
+    """The share of genuine scores above the threshold that this share of impostors exceeds."""
+    return float((genuine > np.quantile(impostor, 1 - fpr)).mean())
+
+
+def rehearse(crowding: tuple[float, float], seed: int = 0) -> tuple[float, float]:
+    """TPR at FPR 1e-3 by cosine and by IDA, for people of two domains.
+
+    The centres of a domain's people share a direction; crowding is its length beside their own.
+    """
+    draw, dimension, people = np.random.default_rng(seed), 48, 300
+    shared = unit(draw.standard_normal((2, dimension)))
+
+    def centres(count):
+        each = np.repeat(np.array(crowding)[:, None] * shared, count, axis=0)
+        return unit(each + unit(draw.standard_normal((2 * count, dimension))))
+
+    def photos(of):
+        return unit(of + 0.9 * unit(draw.standard_normal(of.shape)))
+
+    anchors = Anchors(photos(centres(1500)), "strangers")
+    who = centres(people)
+    gallery, probes = photos(who), photos(who)
+    cosine = probes.astype(np.float64) @ gallery.T.astype(np.float64)
+    aligned = aligned_score(
+        cosine, anchors.density(probes)[:, None], anchors.density(gallery), tau=1.0
+    )
+    same = np.eye(2 * people, dtype=bool)
+    return tuple(tpr_at_fpr(table[same], table[~same], 1e-3) for table in (cosine, aligned))
+
+
+def test_ida_helps_where_domains_differ_in_density():
+    plain, aligned = np.mean([rehearse((1.2, 0.0), seed) for seed in range(3)], axis=0)
+    assert aligned > plain + 0.1
+
+
+def test_ida_is_neutral_where_they_do_not():
+    plain, aligned = np.mean([rehearse((0.0, 0.0), seed) for seed in range(3)], axis=0)
+    assert aligned == pytest.approx(plain, abs=0.03)
