@@ -1,8 +1,8 @@
 """Following faces from frame to frame, each camera on its own.
 
-The method is ByteTrack's (Zhang et al., ECCV 2022): sure detections are matched to all tracks
-first, weak ones only to tracks seen a moment ago; plus OC-SORT's last resort (Cao et al., CVPR
-2023): a lost track may continue where it was last seen, for people who stopped behind something.
+The method is ByteTrack's (Zhang et al., ECCV 2022): sure detections are matched to tracks first,
+weak ones to the tracks that are left; plus OC-SORT's last resort (Cao et al., CVPR 2023): a track
+may continue where it was last seen, for people who stopped or turned back behind something.
 Instead of intersection over union, which is zero as soon as a small face moves by its own size
 between two frames, pairs are ranked by centre distance in face heights and by size ratio.
 
@@ -28,16 +28,12 @@ from .records import Detections, Face, FrameRef, Tracked, TrackedFace, TrackEnd,
 
 STRONG = 0.5
 """Smallest detector score that may begin a track; weaker faces only continue one."""
-FAR = 1.25
+FAR = 2.5
 """Farthest, in face heights, that a face may lie from where its track predicts it."""
-FAR_AT_FIRST = 2.0
-"""The same while a track is too young to have a velocity."""
 FAR_FROM_LAST = 1.0
-"""Farthest, in face heights, from where a lost track was last seen."""
+"""Farthest, in face heights, from where a track was last seen."""
 RESIZE, RESIZE_PER_SECOND, RESIZE_MOST = 0.45, 0.3, 0.8
 """|ln| of the height ratio allowed between two faces of a track: at once, per second, at most."""
-RECENT = 0.35
-"""A track not seen for longer (seconds) is lost: weak faces do not continue it."""
 TWIN_IOU, TWIN_INSIDE = 0.5, 0.8
 """A box that overlaps a better one of its frame this much, or lies in it so far, repeats it."""
 REFUSAL = 4.0
@@ -269,15 +265,16 @@ class TrackStage:
         pairing = _Pairing(state, boxes, self._config.match_iou)
         strong = np.array([face.score >= STRONG for face in faces], dtype=np.bool_)
         believed = np.array([t.track is not None for t in state.tracks], dtype=np.bool_)
-        recent = np.array([t.unseen <= RECENT for t in state.tracks], dtype=np.bool_)
         # Who walked out is not looked for at the edge, where the next one may be coming in.
         here = np.all(
             (state.moves.mean[:, :2, 0] >= 0.0) & (state.moves.mean[:, :2, 0] <= picture), axis=1
         )
-        pairing.match(believed, strong, FAR)
-        pairing.match(believed & recent, ~strong, FAR)
-        pairing.match_last_seen(believed & ~recent & here, strong)
-        pairing.match(~believed, strong, FAR_AT_FIRST)
+        pairing.match(believed, strong)
+        pairing.match(believed, ~strong)
+        pairing.match(~believed, strong)
+        pairing.match(~believed, ~strong)
+        # Last, since a track that is beginning there explains a face better than one that is lost.
+        pairing.match_last_seen(believed & here, strong)
         return np.array(pairing.rows, dtype=np.intp), np.array(pairing.columns, dtype=np.intp)
 
     def _ends(self, tracks: tuple[Following, ...]) -> list[TrackEnd]:
@@ -303,14 +300,14 @@ class _Pairing:
         self._free_faces = np.ones(len(boxes), dtype=np.bool_)
         self._resize = np.minimum(RESIZE + RESIZE_PER_SECOND * unseen, RESIZE_MOST)
 
-    def match(self, tracks: Mask, faces: Mask, far: float) -> None:
+    def match(self, tracks: Mask, faces: Mask) -> None:
         """Pair tracks (N,) with faces (M,) near where the tracks are predicted.
 
         A pair is possible if the boxes overlap by the least IoU, or the centres lie within the
-        prediction's own uncertainty, `far` face heights at most; and if the sizes agree.
+        prediction's own uncertainty, `FAR` face heights at most; and if the sizes agree.
         """
         predicted = motion.boxes_of(self._moves)
-        limit = np.minimum(motion.reach(self._moves), far * motion.heights(predicted))
+        limit = np.minimum(motion.reach(self._moves), FAR * motion.heights(predicted))
         self._match(tracks, faces, predicted, limit, self._least_iou)
 
     def match_last_seen(self, tracks: Mask, faces: Mask) -> None:

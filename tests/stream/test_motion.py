@@ -34,7 +34,7 @@ def test_steady_walking_is_learnt(speed: float) -> None:
 def test_who_was_seen_just_now_is_looked_for_closely_and_who_was_not_farther_away() -> None:
     state = watched(100.0)
     reach = [motion.reach(motion.predict(state, t))[0] / HEIGHT for t in (0.04, 0.2, 1.0)]
-    assert 0.15 < reach[0] < 0.3
+    assert 0.2 < reach[0] < 0.4
     assert reach[0] < reach[1] < reach[2]
     assert reach[0] < motion.reach(motion.predict(motion.start(box(100.0)), 0.04))[0] / HEIGHT / 2
 

@@ -223,6 +223,38 @@ def test_weak_faces_continue_a_track_but_begin_none() -> None:
     assert [(f.track, f.ordinal) for f in tracked.faces] == [(1, 37)]
 
 
+def test_a_weak_face_continues_a_track_that_is_not_believed_yet() -> None:
+    tracker = stage()
+    for n, score in enumerate((0.9, 0.4, 0.4)):
+        tracked = tracker.process(
+            Detections(frame_at(n / 25, n), (face(300 + n, 300, 40, score), face(9, 9, 40, 0.4)))
+        )
+    assert [(f.track, f.ordinal) for f in tracked.faces] == [(1, 0)]
+
+
+def test_who_comes_back_into_view_is_known_by_a_weak_face() -> None:
+    """Coming out from behind something, a face is half hidden at first."""
+    tracker = stage()
+    for n in range(40):
+        x, score = 300 + 4 * n, 0.4 if n == 35 else 0.9
+        hidden_now = 20 <= n < 35
+        faces = () if hidden_now else (face(x, 300, 60, score),)
+        tracked = tracker.process(Detections(frame_at(n / 25, n), faces))
+        assert [f.track for f in tracked.faces] == ([] if hidden_now or n < 2 else [1])
+
+
+def test_who_turns_back_behind_somebody_is_found_where_they_were_last_seen() -> None:
+    """Hidden for 0.2 s: the prediction has gone on by one and a half face heights meanwhile."""
+
+    def path(t: float) -> Place | None:
+        if 1.0 < t < 1.2:
+            return None
+        return (300 + 360 * min(t, 1.1) - 360 * max(t - 1.1, 0), 300, 50)
+
+    ids, _ = follow({"a": path}, clock(25, 2))
+    assert ids == {"a": [1]}
+
+
 def test_a_face_found_twice_makes_one_track() -> None:
     tracker = stage()
     for n in range(30):
