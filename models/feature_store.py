@@ -17,12 +17,10 @@ import fcntl
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from enum import IntEnum
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -30,14 +28,18 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from .. import ConfigError, FacestreamError, RecordError
+from .. import ConfigError, RecordError
 from .fusion import Floats
+from .processes import spread_over_processes
 
 BLOCK = 64
 """Faces that are embedded together and marked as done together."""
 FORMAT = 1
 
 Compute = Callable[[range], "Features"]
+Spread = Callable[[Mapping[int, range]], Generator[tuple[int, "Features"], None, None]]
+"""Given the rows of blocks by the block's number, yields every block's number and features once,
+in any order."""
 
 
 class State(IntEnum):
@@ -212,21 +214,35 @@ def fill_store(
     Raises ConfigError when another program is filling the store, FacestreamError when a worker
     was killed; what is stored stays, and calling this again goes on.
     """
+    if workers > 1:
+        fill_blocks(store, partial(spread_over_processes, start, workers), on_block=on_block)
+        return
+
+    def one_by_one(blocks: Mapping[int, range]) -> Generator[tuple[int, Features], None, None]:
+        compute = start()
+        for block, rows in blocks.items():
+            yield block, compute(rows)
+
+    fill_blocks(store, one_by_one, on_block=on_block)
+
+
+def fill_blocks(
+    store: FeatureStore, spread: Spread, *, on_block: Callable[[int], None] = lambda faces: None
+) -> None:
+    """Embed every face that is not yet in the store, wherever `spread` computes blocks.
+
+    This process alone writes. spread is not called where nothing is pending. on_block and errors:
+    as `fill_store`, and what spread raises.
+    """
     pending = store.pending()
     if not pending:
         return
     with _only_writer(store.folder):
         writer = _Writer(store)
-        if workers <= 1:
-            compute = start()
-            results: Iterable[tuple[int, Features]] = (
-                (block, compute(store.rows(block))) for block in pending
-            )
-        else:
-            results = _spread(store, start, pending, workers)
-        for block, features in results:
-            writer.write(block, features)
-            on_block(len(store.rows(block)))
+        with closing(spread({block: store.rows(block) for block in pending})) as results:
+            for block, features in results:
+                writer.write(block, features)
+                on_block(len(store.rows(block)))
 
 
 class _Writer:
@@ -276,44 +292,6 @@ def _checked(features: Features, layout: StoreLayout, count: int) -> Features:
         if len(stored) and name != "states":
             stored[states != State.EMBEDDED] = 0
     return Features(**{**columns, "states": states})
-
-
-_compute: Compute  # of this worker process
-
-
-def _begin_worker(start: Callable[[], Compute]) -> None:
-    global _compute
-    _compute = start()
-
-
-def _compute_block(rows: range) -> Features:
-    return _compute(rows)
-
-
-def _spread(
-    store: FeatureStore, start: Callable[[], Compute], blocks: list[int], workers: int
-) -> Iterator[tuple[int, Features]]:
-    """Features of blocks from several processes, as they come; few are under way at a time."""
-    waiting: dict[Future[Features], int] = {}
-    todo = iter(blocks)
-    pool = ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=_begin_worker, initargs=(start,)
-    )
-    try:
-        while True:
-            while len(waiting) < 2 * workers and (block := next(todo, None)) is not None:
-                waiting[pool.submit(_compute_block, store.rows(block))] = block
-            if not waiting:
-                return
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                yield waiting.pop(future), future.result()
-    except BrokenProcessPool as error:
-        raise FacestreamError(
-            "a worker process ended before its time (killed, or out of memory): what is embedded "
-            "is kept; run the command again, with fewer workers if memory is short"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def fingerprint_parts(parts: Iterable[tuple[str, bytes]]) -> str:
