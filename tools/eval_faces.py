@@ -6,7 +6,7 @@ A set of faces can be sent to other processes: it holds paths and numbers, no pi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
@@ -207,13 +207,18 @@ def central_face(faces: FaceBoxes, image: Image) -> int | None:
     return int(away.argmin())
 
 
+def read_picture(pictures: Pictures, row: int) -> bytes | None:
+    """The picture's bytes; None where it is not there."""
+    try:
+        return pictures.read(row)
+    except OSError:
+        return None
+
+
 def _decode(pictures: Pictures, row: int) -> Image | None:
     import cv2
 
-    try:
-        data = pictures.read(row)
-    except OSError:
-        return None
+    data = read_picture(pictures, row)
     if not data:
         return None
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -239,7 +244,10 @@ def _crop_box(landmarks: Floats) -> Floats:
 
 
 class EmbedOptions(NamedTuple):
-    """What a person chooses about embedding. store: where; None: the data folder's features/."""
+    """What a person chooses about embedding.
+
+    store: where; None: the data folder's features/. cluster: address of a Ray cluster that embeds.
+    """
 
     pack: str
     backend: str = "onnxruntime"
@@ -247,6 +255,7 @@ class EmbedOptions(NamedTuple):
     workers: int = 0
     half: bool = False
     skip_bad: bool = False
+    cluster: str | None = None
 
 
 def embed_faces(
@@ -254,9 +263,10 @@ def embed_faces(
 ) -> FeatureStore:
     """The features of all faces, from the store or computed now with progress on stderr.
 
-    Raises ConfigError as `FaceSet.fingerprint` and `create_store`, and what `open_pack` raises.
+    Raises ConfigError as `FaceSet.fingerprint` and `create_store`, or when both workers and a
+    cluster are chosen, and what `open_pack` and `spread_over_cluster` raise.
     """
-    from ..models.feature_store import StoreKey, StoreLayout, create_store, fill_store
+    from ..models.feature_store import StoreKey, StoreLayout, create_store
     from ..models.store import load_card
     from .eval_progress import progress_bar
 
@@ -273,13 +283,39 @@ def embed_faces(
     )
     folder = options.store or default_folder(key, layout)
     store = create_store(folder, key, faces.names, layout)
+    with progress_bar(f"embedding {faces.title}", layout.count, store.faces_done()) as advance:
+        _fill(store, faces, options, card, advance)
+    return store
+
+
+def _fill(
+    store: FeatureStore,
+    faces: FaceSet,
+    options: EmbedOptions,
+    card: Card,
+    on_block: Callable[[int], None],
+) -> None:
+    """Embed what is pending: in processes of this machine, or on the nodes of a cluster."""
+    from ..models.feature_store import fill_blocks, fill_store
+
+    flip, styles = store.layout.flip, store.layout.styles > 0
+    if options.cluster is not None:
+        if options.workers:
+            raise ConfigError(
+                f"--workers {options.workers} counts processes of this machine: leave it out with "
+                "--cluster, whose nodes say how many they run (ray start --num-cpus=N)"
+            )
+        from .eval_sent import embed_on_cluster
+
+        spread = embed_on_cluster(
+            options.cluster, faces, options.pack, card, options.backend, flip=flip, styles=styles
+        )
+        fill_blocks(store, spread, on_block=on_block)
+        return
     start = EmbedFaces(card.path or options.pack, options.backend, faces, flip, styles)
     workers = options.workers or len(os.sched_getaffinity(0))
-    with progress_bar(f"embedding {faces.title}", layout.count, store.faces_done()) as advance:
-        fill_store(
-            store, start, workers=min(workers, max(1, len(store.pending()))), on_block=advance
-        )
-    return store
+    workers = min(workers, max(1, len(store.pending())))
+    fill_store(store, start, workers=workers, on_block=on_block)
 
 
 def pack_words(card: Card) -> str:

@@ -14,7 +14,7 @@ from ..models.feature_store import FeatureStore, State, fingerprint_parts
 from ..models.fusion import Aggregator, Floats, Members
 from ..models.identification import search_gallery
 from ..models.store import load_card
-from .eval_faces import EmbedOptions, FaceSet, FolderPictures, embed_faces, open_features
+from .eval_faces import FaceSet, FolderPictures, embed_faces, open_features
 from .eval_identify import (
     DEFINITIONS,
     FPIRS,
@@ -250,10 +250,9 @@ def _embed(
     if source.features is not None:
         store = open_features(faces, source.features, flip=False)
     else:
-        options = EmbedOptions(
-            source.pack, source.backend, source.store, source.workers, source.half, source.skip_bad
+        store = embed_faces(
+            faces, source.embed_options(), flip=False, styles=choices.aggregator == "caface"
         )
-        store = embed_faces(faces, options, flip=False, styles=choices.aggregator == "caface")
     spoilt = np.isin(np.asarray(store.states), (State.UNREADABLE, State.NOT_FINITE))
     if spoilt.any():
         note_spoilt(store, spoilt, source.skip_bad, bad)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from .. import ConfigError
+
+if TYPE_CHECKING:
+    from .eval_faces import EmbedOptions
 
 PackOption = Annotated[str, typer.Option("--pack", help="Model pack.")]
 BackendOption = Annotated[str, typer.Option("--backend", help="onnxruntime or openvino.")]
@@ -21,6 +24,10 @@ FeaturesOption = Annotated[
 ]
 WorkersOption = Annotated[
     int, typer.Option("--workers", min=0, help="Processes that embed; 0: one per core.")
+]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option("--cluster", help="HOST:PORT of a Ray cluster that embeds in place of processes."),
 ]
 HalfOption = Annotated[bool, typer.Option("--float16", help="Keep features in half the room.")]
 SkipOption = Annotated[
@@ -45,7 +52,10 @@ RuleOption = Annotated[
 
 
 class Source(NamedTuple):
-    """Where features come from: embedded now with a pack, or an earlier store as it is."""
+    """Where features come from: embedded now with a pack, or an earlier store as it is.
+
+    cluster: address of a Ray cluster that embeds; None: processes of this machine do.
+    """
 
     pack: str
     backend: str
@@ -54,6 +64,21 @@ class Source(NamedTuple):
     workers: int
     half: bool
     skip_bad: bool
+    cluster: str | None = None
+
+    def embed_options(self) -> EmbedOptions:
+        """The part that says how to embed."""
+        from .eval_faces import EmbedOptions
+
+        return EmbedOptions(
+            self.pack,
+            self.backend,
+            self.store,
+            self.workers,
+            self.half,
+            self.skip_bad,
+            self.cluster,
+        )
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ from .. import ConfigError
 from ..models.feature_store import FeatureStore, fingerprint_parts
 from ..models.pooling import Pooling
 from .eval_crops import face_pictures
-from .eval_faces import EmbedOptions, FaceSet, embed_faces, open_features
+from .eval_faces import FaceSet, embed_faces, open_features
 from .eval_options import Source, check_choice
 from .eval_output import model_words
 from .eval_sets import VerificationSet, read_set
@@ -114,10 +114,7 @@ def features_of(faces: FaceSet, source: Source, *, flip: bool) -> FeatureStore:
     """The set's features: from --features as they are, else from its store, embedded if needed."""
     if source.features is not None:
         return open_features(faces, source.features, flip=flip)
-    options = EmbedOptions(
-        source.pack, source.backend, source.store, source.workers, source.half, source.skip_bad
-    )
-    return embed_faces(faces, options, flip=flip)
+    return embed_faces(faces, source.embed_options(), flip=flip)
 
 
 def data_fingerprint(stores: Sequence[FeatureStore]) -> str:

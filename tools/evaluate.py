@@ -10,6 +10,7 @@ import typer
 from .eval_fusion_command import fusion
 from .eval_options import (
     BackendOption,
+    ClusterOption,
     FeaturesOption,
     HalfOption,
     JsonOption,
@@ -53,6 +54,7 @@ def verification(
     store: StoreOption = None,
     features: FeaturesOption = None,
     workers: WorkersOption = 0,
+    cluster: ClusterOption = None,
     half: HalfOption = False,
     skip_bad: SkipOption = False,
     resamples: ResamplesOption = 1000,
@@ -69,7 +71,7 @@ def verification(
     from .eval_output import finish
     from .eval_verify import Choices, verify_sets
 
-    source = Source(pack, backend, store, features, workers, half, skip_bad)
+    source = Source(pack, backend, store, features, workers, half, skip_bad, cluster)
     choices = Choices(images, kind, alignment, flip, every, rule, resamples, seed, not no_images)
     finish(verify_sets(sets, choices, source), output, as_json=json)
 
@@ -108,6 +110,7 @@ def ijb(
     store: StoreOption = None,
     features: FeaturesOption = None,
     workers: WorkersOption = 0,
+    cluster: ClusterOption = None,
     half: HalfOption = False,
     skip_bad: SkipOption = False,
     resamples: ResamplesOption = 100,
@@ -143,7 +146,7 @@ def ijb(
         most_faces,
         not no_images,
     )
-    source = Source(pack, backend, store, features, workers, half, skip_bad)
+    source = Source(pack, backend, store, features, workers, half, skip_bad, cluster)
     if name == "ijba":
         result = eval_ijba.evaluate_ijba(folder, choices, source)
     else:
@@ -185,6 +188,7 @@ def ijbs(
     store: StoreOption = None,
     features: FeaturesOption = None,
     workers: WorkersOption = 0,
+    cluster: ClusterOption = None,
     half: HalfOption = False,
     skip_bad: SkipOption = False,
     resamples: ResamplesOption = 200,
@@ -201,7 +205,7 @@ def ijbs(
     names = tuple(PROTOCOLS)
     chosen = tuple(check_choice("--protocol", one, names) for one in protocol or ())
     choices = IjbsChoices(faces, chosen, aggregator, alignment, Bootstrap(resamples, seed))
-    source = Source(pack, backend, store, features, workers, half, skip_bad)
+    source = Source(pack, backend, store, features, workers, half, skip_bad, cluster)
     finish(evaluate_ijbs(folder, choices, source), output, as_json=json)
 
 
@@ -223,6 +227,7 @@ def megaface(
     store: StoreOption = None,
     features: FeaturesOption = None,
     workers: WorkersOption = 0,
+    cluster: ClusterOption = None,
     half: HalfOption = False,
     skip_bad: SkipOption = False,
     resamples: ResamplesOption = 1000,
@@ -244,7 +249,7 @@ def megaface(
         flip,
         Bootstrap(resamples, seed),
     )
-    source = Source(pack, backend, store, features, workers, half, skip_bad)
+    source = Source(pack, backend, store, features, workers, half, skip_bad, cluster)
     finish(evaluate_megaface(choices, source), output, as_json=json)
 
 
@@ -273,6 +278,7 @@ def quality(
     store: StoreOption = None,
     features: FeaturesOption = None,
     workers: WorkersOption = 0,
+    cluster: ClusterOption = None,
     half: HalfOption = False,
     skip_bad: SkipOption = False,
     resamples: ResamplesOption = 100,
@@ -298,7 +304,7 @@ def quality(
         Bootstrap(resamples, seed),
         not no_images,
     )
-    source = Source(pack, backend, store, features, workers, half, skip_bad)
+    source = Source(pack, backend, store, features, workers, half, skip_bad, cluster)
     finish(evaluate_quality(pairs, choices, source), output, as_json=json)
 
 
