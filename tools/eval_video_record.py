@@ -98,10 +98,14 @@ def record(
         return Recording(path)
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        file.write(_FORMAT)
-        see = Finding(config, pack) if given is None else Given(clip, pack, given)
-        _write_video(file, clip, config, pack, see, advance)
+    see = Finding(config, pack) if given is None else Given(clip, pack, given)
+    try:
+        with part.open("wb") as file:
+            file.write(_FORMAT)
+            _write_video(file, clip, config, pack, see, advance)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     part.replace(path)
     return Recording(path)
 
