@@ -15,7 +15,6 @@ from ..models.fusion import CHUNK
 from ..models.scores import Labels
 from ..models.store import load_card
 from .eval_faces import (
-    EmbedOptions,
     FaceSet,
     FolderPictures,
     embed_faces,
@@ -187,10 +186,7 @@ def _embed(
     if source.features is not None:
         store = open_features(faces, source.features, flip=False)
     else:
-        options = EmbedOptions(
-            source.pack, source.backend, source.store, source.workers, source.half, source.skip_bad
-        )
-        store = embed_faces(faces, options, flip=False, styles=styles)
+        store = embed_faces(faces, source.embed_options(), flip=False, styles=styles)
     if styles and not store.layout.styles:
         raise ConfigError(
             f"{store.folder} holds no style statistics, and caface needs them: embed again without "

@@ -9,6 +9,7 @@ import typer
 
 from .eval_options import (
     BackendOption,
+    ClusterOption,
     FeaturesOption,
     HalfOption,
     JsonOption,
@@ -45,6 +46,7 @@ def fusion(
     store: StoreOption = None,
     features: FeaturesOption = None,
     workers: WorkersOption = 0,
+    cluster: ClusterOption = None,
     half: HalfOption = False,
     skip_bad: SkipOption = False,
     resamples: ResamplesOption = 100,
@@ -67,5 +69,5 @@ def fusion(
         alignment,
         Bootstrap(resamples, seed),
     )
-    source = Source(pack, backend, store, features, workers, half, skip_bad)
+    source = Source(pack, backend, store, features, workers, half, skip_bad, cluster)
     finish(evaluate_fusion(folder, choices, source), output, as_json=json)
