@@ -18,7 +18,7 @@ from scipy.special import log_ndtr
 
 from .. import RecordError
 from .fusion import Doubles, Floats
-from .ida import Anchors, aligned_score, check_unit_rows
+from .ida import DensityModel, aligned_score, check_unit_rows
 
 Integers = npt.NDArray[np.int64]
 
@@ -45,13 +45,14 @@ class SearchIndex:
         vectors: Floats,
         owners: npt.NDArray[np.integer],
         *,
-        anchors: Anchors | None = None,
+        anchors: DensityModel | None = None,
         densities: npt.NDArray[np.floating] | None = None,
     ) -> None:
         """vectors (G, C) float32 unit, G >= 0; owners (G,) identity index >= 0 of each.
 
-        anchors: for the densities of probes, and of the gallery where `densities` (G,), stored at
-        enrolment with the same anchors, is not given. Without anchors every score is the cosine.
+        anchors: `Anchors` or a `LearnedDensity`, for the densities of probes, and of the gallery
+        where `densities` (G,), stored at enrolment with the same ones, is not given. Without them
+        every score is the cosine.
         Raises RecordError when shapes do not fit or a vector is not of length 1.
         """
         if vectors.ndim != 2 or vectors.dtype != np.float32:
