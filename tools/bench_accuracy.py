@@ -48,7 +48,7 @@ def bench_accuracy(
     pack: Annotated[
         list[str] | None, typer.Option(help="Default: every pack whose files are here.")
     ] = None,
-    scenes: Annotated[int, typer.Option(min=1, help="Scenes of a preset.")] = 5,
+    scenes: Annotated[int, typer.Option(min=1, help="Scenes of a preset.")] = 2,
     cameras: Annotated[int, typer.Option(min=1, help="Cameras of a scene.")] = 1,
     fps: Annotated[
         int, typer.Option(min=1, help="Pictures per second: 12 is every second one of 25.")

@@ -246,15 +246,16 @@ def variant_table(
     variants: Sequence[Variant], columns: Sequence[tuple[str, str]], find: Find
 ) -> list[str]:
     """A row for each variant, every number with given boxes and end to end side by side."""
-    head = ["Pack", "Fusion", "Score"]
+    head = ["Pack, fusion, score"]
     cells: list[list[str]] = []
     for name, key in columns:
         for given in (True, False):
-            head.append(f"{name}<br>{'given' if given else 'ours'}")
+            head.append(f"{_folded(name)}<br>{'given' if given else 'ours'}")
             numbers = [find(variant, given)[key] for variant in variants]
             cells.append(embolden([(short(one), _merit(one)) for one in numbers]))
     rows = [
-        [*variant, *line] for variant, line in zip(variants, zip(*cells, strict=True), strict=True)
+        [", ".join(variant), *line]
+        for variant, line in zip(variants, zip(*cells, strict=True), strict=True)
     ]
     return markdown(head, rows)
 
@@ -292,6 +293,13 @@ def short(number: Number) -> str:
     if number.low is not None and number.high is not None:
         text += f" ({scale * number.low:.{places}f}–{scale * number.high:.{places}f})"
     return text
+
+
+def _folded(heading: str) -> str:
+    """A heading on lines that are not wider than the numbers below it."""
+    for words in ("TPIR@FPIR ", "TPIR, no ", "Matched, ", "Time to ", "False alerts "):
+        heading = heading.replace(words, f"{words.rstrip()}<br>")
+    return heading
 
 
 def _merit(number: Number) -> list[float]:

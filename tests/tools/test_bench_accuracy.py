@@ -83,10 +83,10 @@ def test_a_table_has_given_and_ours_side_by_side() -> None:
         lambda variant, given: {"key": Number(values[variant, given])},
     )
     assert lines == [
-        "| Pack | Fusion | Score | Rank 1<br>given | Rank 1<br>ours |",
-        "|---|---|---|---|---|",
-        "| open | mean | cosine | 90 | **70** |",
-        "| open | quality | cosine | **95** | 60 |",
+        "| Pack, fusion, score | Rank 1<br>given | Rank 1<br>ours |",
+        "|---|---|---|",
+        "| open, mean, cosine | 90 | **70** |",
+        "| open, quality, cosine | **95** | 60 |",
     ]
 
 
@@ -106,7 +106,7 @@ def _videos() -> VideoNumbers:
 def test_every_table_says_simulated_and_few_strangers_are_called_few() -> None:
     text = page.video_section(_videos(), Bootstrap(100, 1))
     assert "**Simulated**: 2 videos, 0.7 minutes; 10 searches of 9 people in the gallery" in text
-    assert "TPIR, no false positive<br>given" in text and "TPIR@FPIR 1 %" not in text
+    assert "TPIR, no<br>false positive<br>given" in text and "FPIR<br>1 %" not in text
     assert "50 (40–60)" in text
 
 
@@ -301,7 +301,7 @@ def test_a_page_is_written_and_a_second_run_only_reads(assets: Path, tmp_path: P
     result = CliRunner().invoke(app, run)
     assert result.exit_code == 0, result.output
     text = out.read_text()
-    assert "### Simulated: easy" in text and "| open | quality | ida |" in text
+    assert "### Simulated: easy" in text and "| open, quality, ida |" in text
     assert "the assets hold no celeba/ folder" in text
     seen = {path: path.stat().st_mtime_ns for path in (tmp_path / "all" / "seen").iterdir()}
     assert len(seen) == 2  # given boxes and our own, whatever matches them
