@@ -14,6 +14,7 @@ from . import (
     doctor,
     enroll,
     evaluate,
+    export,
     gallery,
     keys,
     models,
@@ -45,6 +46,7 @@ app.command()(doctor.doctor)
 app.add_typer(simulate.app, name="simulate")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(bench.app, name="bench")
+app.add_typer(export.app, name="export")
 
 INTERRUPTED = 130
 

@@ -1,15 +1,20 @@
 """CAFace exports to ONNX in two parts, split where a track's sums stand between them."""
 
-import warnings
+from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import pytest
 import torch
 
+from facestream.models.backends import open_session
 from facestream.models.caface_head import HeadSize
-from facestream.models.networks.caface import CAFace, ChunkPart, ReadPart
+from facestream.models.inference import Session
+from facestream.models.networks.caface import CAFace
+from facestream.models.networks.export import export_caface
 from facestream.models.networks.sets import FaceSets, full_sets, pad_sets
 
-onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 SIZE = HeadSize(dimension=20, styles=5, centres=4, style_code=16, norm_code=16)
@@ -21,50 +26,61 @@ def make_set(faces: int) -> FaceSets:
     return full_sets(features, torch.randn(1, faces, SIZE.styles, 2, generator=draw))
 
 
-def inputs_of(sets: FaceSets) -> tuple[torch.Tensor, ...]:
-    return sets.features, torch.linalg.vector_norm(sets.features, dim=2), sets.styles, sets.mask
+def arrays_of(sets: FaceSets) -> dict[str, np.ndarray]:
+    assert sets.styles is not None
+    norms = torch.linalg.vector_norm(sets.features, dim=2)
+    named = {"features": sets.features, "norms": norms, "styles": sets.styles, "mask": sets.mask}
+    return {name: x.numpy() for name, x in named.items()}
 
 
-def export(part, inputs, shapes, path) -> onnxruntime.InferenceSession:
-    with warnings.catch_warnings():
-        # torch's exporter warns of its own use of what it deprecates.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(part, inputs, path, dynamic_shapes=shapes, dynamo=True, verbose=False)
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+def assert_close(exported: np.ndarray, own: torch.Tensor) -> None:
+    np.testing.assert_allclose(exported, own.detach().numpy(), rtol=1e-4, atol=1e-4)
 
 
-def run(session, inputs) -> tuple[torch.Tensor, ...]:
-    names = [slot.name for slot in session.get_inputs()]
-    feeds = {name: x.detach().numpy() for name, x in zip(names, inputs, strict=True)}
-    return tuple(torch.from_numpy(x) for x in session.run(None, feeds))
+class Exported(NamedTuple):
+    """A network and its two parts on ONNX Runtime."""
+
+    network: CAFace
+    chunk: Session
+    read: Session
 
 
-def assert_close(exported, own) -> None:
-    for theirs, ours in zip(exported, own, strict=True):
-        torch.testing.assert_close(theirs, ours.detach(), rtol=1e-4, atol=1e-4)
-
-
-def test_both_parts_agree_with_torch_for_any_number_of_chunks_and_faces(tmp_path):
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    folder = tmp_path_factory.mktemp("caface")
     torch.manual_seed(0)
     network = CAFace(SIZE, style_mix=0.5).eval()
     network.recalibrate_norms(torch.linspace(10, 30, 9))
     with torch.no_grad():  # far from the start, so that faces are told apart
         for weight in (*network.cn.parameters(), *network.agn.parameters()):
             weight.mul_(6.0)
-    batch, faces = torch.export.Dim("batch"), torch.export.Dim("faces")
-    sets = pad_sets([make_set(3), make_set(7)])
-    chunk = export(
-        ChunkPart(network), inputs_of(sets), ({0: batch, 1: faces},) * 4, tmp_path / "chunk.onnx"
-    )
+    paths = folder / "chunk.onnx", folder / "read.onnx"
+    export_caface(network, *paths)
+    return Exported(network, *(open_session(path) for path in paths))
+
+
+@pytest.mark.parametrize("counts", [[1], [16], [4, 16, 9]])
+def test_both_parts_agree_with_torch_for_any_number_of_chunks_and_faces(
+    counts: list[int], exported: Exported
+) -> None:
+    network, sets = exported.network, pad_sets([make_set(count) for count in counts])
+    got = exported.chunk.run(arrays_of(sets))
     sums = network.cluster(network.encode(sets))
-    read = export(ReadPart(network), tuple(sums), ({0: batch},) * 3, tmp_path / "read.onnx")
-    for counts in ([1], [16], [4, 16, 9]):
-        sets = pad_sets([make_set(count) for count in counts])
-        *exported, weights = run(chunk, inputs_of(sets))
-        sums = network.cluster(network.encode(sets))
-        assert all(part.dtype == torch.float64 for part in exported)
-        assert_close(exported, sums)
-        fused, gain = run(read, exported)
-        assert_close([fused], [network.read(sums)])
-        shares = torch.einsum("bm,bmn->bn", gain, weights)
-        assert_close([shares], [network.sample_weights(sets)])
+    for name, own in zip(("values", "token_sums", "mass"), sums, strict=True):
+        assert got[name].dtype == np.float64
+        assert_close(got[name], own)
+    result = exported.read.run({name: got[name] for name in exported.read.inputs})
+    assert_close(result["fused"], network.read(sums))
+    shares = np.einsum("bm,bmn->bn", result["gain"], got["weights"])
+    assert_close(shares, network.sample_weights(sets))
+
+
+def test_chunks_are_joined_by_adding_their_sums(exported: Exported) -> None:
+    sets = make_set(40)
+    parts = [
+        exported.chunk.run(arrays_of(sets.take(slice(start, start + 16))))
+        for start in range(0, 40, 16)
+    ]
+    summed = {name: sum(part[name] for part in parts) for name in exported.read.inputs}
+    fused = exported.read.run(summed)["fused"]
+    assert_close(fused, exported.network.fuse_in_chunks(sets, chunk=16))

@@ -1,0 +1,115 @@
+"""`facestream export`: from weights to a pack that runs, with the numbers of torch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from facestream import ConfigError, CorruptModelFile
+from facestream.models.caface_head import HeadSize, load_head, random_head, save_head
+from facestream.models.card_file import read_card
+from facestream.models.pack import Pack, open_pack, self_test_crop
+from facestream.models.pixels import PixelFormat
+from facestream.models.store import CARDS, pack_folder
+from facestream.tools.cli import app
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+DIMENSION = 64
+
+
+def export(*words: str | Path) -> dict[str, Any]:
+    """Run the command; the sections of a card that it printed."""
+    result = CliRunner().invoke(
+        app, ["export", *map(str, words)], catch_exceptions=False, standalone_mode=False
+    )
+    assert result.exit_code == 0, result.output
+    sections: dict[str, Any] = yaml.safe_load(result.stdout)
+    return sections
+
+
+def refused(*words: str | Path) -> Exception:
+    result = CliRunner().invoke(app, ["export", *map(str, words)], standalone_mode=False)
+    assert isinstance(result.exception, Exception)
+    return result.exception
+
+
+def write_card(folder: Path, sections: dict[str, Any]) -> Path:
+    """The open pack's card with another embedder and nothing that was fitted to its own."""
+    raw = yaml.safe_load((CARDS / "open.yaml").read_text(encoding="utf-8"))
+    raw = {key: raw[key] for key in raw.keys() - {"ida", "decision", "measured", "self_test"}}
+    raw["files"] |= sections.pop("files")
+    path = folder / "open.yaml"
+    path.write_text(yaml.safe_dump(raw | sections), encoding="utf-8")
+    return path
+
+
+def test_an_exported_embedder_runs_in_a_pack_with_the_numbers_of_torch(
+    open_models: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from facestream.models.networks.backbone import make_backbone
+
+    torch.manual_seed(0)
+    network = make_backbone("mobile", dimension=DIMENSION).eval()
+    torch.save(network.state_dict(), tmp_path / "mobile.pt")
+    sections = export(
+        *("backbone", tmp_path / "mobile.pt", tmp_path / "mobile.onnx"),
+        *("--network", "mobile", "--dimension", str(DIMENSION)),
+    )
+    monkeypatch.setenv("FACESTREAM_MODELS", str(pack_folder("open")))
+    monkeypatch.setenv("FACESTREAM_CACHE", str(tmp_path / "cache"))
+    pack = open_pack(read_card(write_card(tmp_path, sections)))
+    assert pack.card.self_test is not None
+    crops = np.stack([self_test_crop(112), self_test_crop(112)[::-1]])
+    embedded = pack.embedder.embed(crops)
+    images = PixelFormat("RGB", (127.5,) * 3, (127.5,) * 3).tensor(crops)
+    with torch.no_grad():
+        embeddings, styles = network.with_styles(torch.from_numpy(images))
+    assert embedded.embeddings.shape == (2, DIMENSION)
+    np.testing.assert_allclose(embedded.embeddings, embeddings, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(embedded.styles, styles, rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_is_exported_whole_with_its_two_parts(tmp_path: Path) -> None:
+    head = random_head(0, HeadSize(16, 6, 3, style_code=8, norm_code=8), style_mix=0.5)
+    save_head(tmp_path / "trained.npz", head)
+    folder = tmp_path / "fusion"
+    sections = export("caface", tmp_path / "trained.npz", folder)
+    assert sections == {"fusion": {"aggregator": "caface", "caface_head": "head.npz"}}
+    assert sorted(path.name for path in folder.iterdir()) == ["chunk.onnx", "head.npz", "read.onnx"]
+    written = load_head(folder / "head.npz")
+    for name, array in load_head(tmp_path / "trained.npz").arrays.items():
+        np.testing.assert_array_equal(written.arrays[name], array)
+
+
+def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
+    torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "other.pt")
+    out = tmp_path / "net.onnx"
+    for kind in ("backbone", "quality"):
+        error = refused(kind, tmp_path / "other.pt", out, "--network", "mobile")
+        assert isinstance(error, CorruptModelFile)
+        assert "other.pt does not hold the weights of this network: it lacks" in str(error)
+    words = ("--network", "iresnet18", "--layout", "adaface")
+    assert isinstance(refused("backbone", tmp_path / "other.pt", out, *words), CorruptModelFile)
+    error = refused("backbone", tmp_path / "other.pt", out, *words, "--branches", "2")
+    assert isinstance(error, ConfigError) and "--branches goes with --layout own" in str(error)
+    assert not out.exists()
+
+
+def test_without_torch_the_command_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(sys.modules):
+        if name.startswith("facestream.models.networks."):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    error = refused("backbone", tmp_path / "a.pt", tmp_path / "a.onnx", "--network", "mobile")
+    assert isinstance(error, ConfigError)
+    assert "need torch: pip install 'facestream[train]'" in str(error)
