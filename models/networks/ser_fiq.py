@@ -7,7 +7,7 @@ in front of its last layers.
 
     q = 2 sigmoid(-d),  d = the mean distance of m unit embeddings, each with its own dropout
 
-The paper's equation 2 has d = 2 / m^2 * sum over i < j, (m - 1) / m of the mean that the released
+The paper writes d = 2 / m^2 * sum over i < j, (m - 1) / m of the mean that the released
 code takes. Cost grows with m^2 / 2 distances per face; the stem runs once.
 """
 
@@ -90,7 +90,7 @@ def embedding_robustness(embeddings: Tensor, factor: Factor = "mean") -> Tensor:
     """2 sigmoid(-d) of m >= 2 embeddings (m, C) of one face, any length: a float64 scalar.
 
     factor: "mean", d is the mean distance of the m (m - 1) / 2 pairs (released code); "paper", d is
-    2 / m^2 times their sum (equation 2). 1 exactly when all embeddings are equal.
+    2 / m^2 times their sum. 1 exactly when all embeddings are equal.
     Raises RecordError for another shape.
     """
     if embeddings.ndim != 2 or len(embeddings) < 2:
