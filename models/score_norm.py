@@ -66,7 +66,7 @@ def as_norm(
 def csls(
     scores: npt.ArrayLike, probes: npt.ArrayLike, gallery: npt.ArrayLike, *, k: int = 10
 ) -> Doubles:
-    """Cross-domain similarity local scaling (Conneau et al., ICLR 2018, eq. 4): 2 s - r_p - r_g.
+    """Cross-domain similarity local scaling (Conneau et al., ICLR 2018): 2 s - r_p - r_g.
 
     r is the mean of the k highest scores with the cohort. Half of it is the limit of IDA's aligned
     score for small tau. Raises RecordError also when k < 1 or the cohort has fewer.
