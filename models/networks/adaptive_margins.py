@@ -14,6 +14,16 @@ _NORMS = (0.001, 100.0)  # AdaFace's limits to norms
 _STEADY = 0.001  # AdaFace's epsilon: beside the deviation of norms, and before angles 0 and pi
 
 
+def _follow(running: Tensor, batch: Tensor, momentum: float) -> None:
+    """Move a running statistic towards that of a batch; one that is not finite is passed over.
+
+    Mixed precision now and then overflows in a batch. Its step is skipped, but a NaN in a running
+    statistic would stay there and in every later loss.
+    """
+    batch = batch.to(running)
+    running.lerp_(torch.where(batch.isfinite(), batch, running), momentum)
+
+
 class AdaFace(Margin):
     """cos(theta - m z) - (m + m z) with z from the embedding's norm (Kim et al., CVPR 2022).
 
@@ -55,8 +65,8 @@ class AdaFace(Margin):
         with torch.no_grad():
             sane = norms.clamp(*_NORMS)
             if self.training and len(sane) > 1:  # one norm has no deviation
-                self.norm_mean.lerp_(sane.mean().to(self.norm_mean), self.momentum)
-                self.norm_deviation.lerp_(sane.std().to(self.norm_deviation), self.momentum)
+                _follow(self.norm_mean, sane.mean(), self.momentum)
+                _follow(self.norm_deviation, sane.std(), self.momentum)
             z = self.h * (sane - self.norm_mean) / (self.norm_deviation + _STEADY)
             shifts = self.margin * z.clamp(-1, 1)
         angles = (angle_of(cosines) - shifts).clamp(_STEADY, math.pi - _STEADY)
@@ -88,7 +98,7 @@ class CurricularFace(Margin):
     def move_targets(self, cosines: Tensor, norms: Tensor) -> Tensor:
         """cos(theta + m) (B,); in training t takes in the batch first."""
         if self.training:
-            self.t.lerp_(cosines.detach().mean().to(self.t), self.momentum)
+            _follow(self.t, cosines.detach().mean(), self.momentum)
         return add_angle(cosines, torch.full_like(cosines, self.margin))
 
     def move_others(self, cosines: Tensor, targets: Tensor) -> Tensor:

@@ -18,7 +18,10 @@ from ... import ConfigError, RecordError
 
 
 def sine_of(cosines: Tensor) -> Tensor:
-    """sqrt(1 - cos^2) of the same shape, a constant for autograd where it is below about 1e-4."""
+    """sqrt(1 - cos^2) of the same shape, a constant for autograd below sqrt(eps) of the dtype.
+
+    That is 3e-4 in float32 and 1.5e-8 in float64.
+    """
     squares = (1 - cosines) * (1 + cosines)
     steep = squares <= torch.finfo(cosines.dtype).eps
     rooted = torch.where(steep, torch.ones_like(squares), squares).sqrt()

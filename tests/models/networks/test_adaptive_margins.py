@@ -61,6 +61,16 @@ def test_adaface_statistics_move_by_the_momentum_and_only_in_training() -> None:
     assert torch.equal(margin.norm_mean, before) and margin.norm_deviation.isfinite()
 
 
+@pytest.mark.parametrize("margin", [AdaFace(), CurricularFace()])
+def test_a_batch_that_overflowed_leaves_no_trace_in_the_statistics(margin: Margin) -> None:
+    before = {name: value.clone() for name, value in margin.state_dict().items()}
+    broken = torch.full_like(COSINES, math.nan)
+    assert margin.move_targets(broken, broken).isnan().all()
+    assert all(torch.equal(value, before[name]) for name, value in margin.state_dict().items())
+    assert margin.move_targets(COSINES, NORMS).isfinite().all()
+    assert any((value != before[name]).any() for name, value in margin.state_dict().items())
+
+
 def test_adaface_takes_no_gradient_through_norms() -> None:
     norms = NORMS.clone().requires_grad_()
     moved = AdaFace().move_targets(COSINES.clone().requires_grad_(), norms)
