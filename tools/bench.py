@@ -23,6 +23,7 @@ import typer
 
 from .bench_accuracy import bench_accuracy
 from .bench_labels import bench_labels
+from .bench_models import bench_models
 from .bench_trackers import bench_trackers
 from .bench_transport import bench_transport
 from .run import configure
@@ -112,6 +113,7 @@ def _configuration(
 app.command("transport")(bench_transport)
 app.command("accuracy")(bench_accuracy)
 app.command("labels")(bench_labels)
+app.command("models")(bench_models)
 app.command("trackers")(bench_trackers)
 
 
