@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from ... import ConfigError, RecordError
 from .backbone import MAP_SIDE
-from .sets import FaceSets, check_sets, clear_padding
+from .sets import FaceSets, check_sets, clear_field, clear_padding
 
 VARIANCE_FLOOR = 1e-6
 """PFE's least variance; what it predicts is added to it."""
@@ -56,7 +57,10 @@ class WeightedFuser(nn.Module, ABC):
 
     def forward(self, sets: FaceSets) -> Tensor:
         """The fused embeddings (B, C), not normalised. Raises RecordError as `weigh` does."""
-        sets = self._prepare(sets)
+        return self.aggregate(self._prepare(sets))
+
+    def aggregate(self, sets: FaceSets) -> Tensor:
+        """`forward` for sets that fit and whose padding is cleared: nothing is checked."""
         return weighted_mean(self._weigh(sets), unit_features(sets))
 
     def _prepare(self, sets: FaceSets) -> FaceSets:
@@ -113,9 +117,12 @@ class StyleWeighted(WeightedFuser):
 
     def _weigh(self, sets: FaceSets) -> Tensor:
         assert sets.styles is not None  # check_sets saw to it
-        rows = sets.styles.flatten(2)[sets.mask]  # padding must not enter the statistics
-        scores = self.fc2(F.relu(self.fc1(self.norm(rows))))
-        return softmax_over_set(_place(scores, sets.mask).squeeze(2), sets.mask)
+        scores = _run_on_faces(self._score, sets.styles, sets.mask, skip_padding=self.training)
+        return softmax_over_set(scores.squeeze(2), sets.mask)
+
+    def _score(self, rows: Tensor) -> Tensor:
+        scores: Tensor = self.fc2(F.relu(self.fc1(self.norm(rows))))
+        return scores
 
 
 class NAN(WeightedFuser):
@@ -157,8 +164,14 @@ class CFAN(WeightedFuser):
         start_at_zero(self.fc)
 
     def _weigh(self, sets: FaceSets) -> Tensor:
-        scores = self.fc(_flat_maps(sets, self.map_shape))
-        return softmax_over_set(_place(scores, sets.mask), sets.mask)
+        assert sets.maps is not None  # check_sets saw to it
+        scores = _run_on_faces(self.fc, sets.maps, sets.mask, skip_padding=self.training)
+        return softmax_over_set(scores, sets.mask)
+
+    def _prepare(self, sets: FaceSets) -> FaceSets:
+        sets = super()._prepare(sets)
+        check_maps(sets, self.map_shape)
+        return sets
 
 
 class Gaussians(NamedTuple):
@@ -193,7 +206,7 @@ class PFE(WeightedFuser):
 
     def log_variances(self, sets: FaceSets) -> Tensor:
         """log s (B, N, C), at least log 1e-6; 0 in the padding. Raises RecordError as `weigh`."""
-        return self._log_variances(self._prepare(sets))
+        return clear_field(self._log_variances(self._prepare(sets)), sets.mask)
 
     def fuse(self, sets: FaceSets) -> Gaussians:
         """Mean and variance of every template.
@@ -212,7 +225,13 @@ class PFE(WeightedFuser):
         return softmax_over_set(-self._log_variances(sets), sets.mask)
 
     def _log_variances(self, sets: FaceSets) -> Tensor:
-        return _place(self.head(_flat_maps(sets, self.map_shape)), sets.mask)
+        assert sets.maps is not None  # check_sets saw to it
+        return _run_on_faces(self.head, sets.maps, sets.mask, skip_padding=self.training)
+
+    def _prepare(self, sets: FaceSets) -> FaceSets:
+        sets = super()._prepare(sets)
+        check_maps(sets, self.map_shape)
+        return sets
 
 
 class UncertaintyHead(nn.Module):
@@ -304,16 +323,25 @@ def start_at_zero(layer: nn.Linear) -> None:
     nn.init.zeros_(layer.bias)
 
 
-def _flat_maps(sets: FaceSets, shape: tuple[int, int, int]) -> Tensor:
-    """The maps of all faces of all sets, flat: (F, D * H * W)."""
-    assert sets.maps is not None  # check_sets saw to it
-    if tuple(sets.maps.shape[2:]) != shape:
-        raise RecordError(f"maps must be (B, N, {shape}), got {tuple(sets.maps.shape)}")
-    return sets.maps.flatten(2)[sets.mask]
+def check_maps(sets: FaceSets, shape: tuple[int, int, int]) -> None:
+    """Raise RecordError unless the sets have maps (B, N, *shape)."""
+    got = None if sets.maps is None else tuple(sets.maps.shape)
+    if got is None or got[2:] != shape:
+        raise RecordError(f"maps must be (B, N, {', '.join(map(str, shape))}), got {got}")
 
 
-def _place(rows: Tensor, mask: Tensor) -> Tensor:
-    """Rows (F, W) of all faces back in their sets (B, N, W), zeros in the padding."""
+def _run_on_faces(
+    network: Callable[[Tensor], Tensor], field: Tensor, mask: Tensor, *, skip_padding: bool
+) -> Tensor:
+    """A network of flat rows (F, W) to (F, V), on a field (B, N, ...): (B, N, V).
+
+    skip_padding: it must not enter batch statistics, so only faces are run, and padding gets 0.
+    Otherwise all places are: exported networks have no rows to pick.
+    """
+    rows = field.flatten(2).flatten(0, 1)
+    if not skip_padding:
+        return network(rows).reshape(*mask.shape, -1)
     faces = mask.flatten().nonzero().squeeze(1)
-    placed = rows.new_zeros(mask.numel(), rows.shape[1]).index_copy(0, faces, rows)
+    results = network(rows[faces])
+    placed = results.new_zeros(len(rows), results.shape[1]).index_copy(0, faces, results)
     return placed.reshape(*mask.shape, -1)

@@ -1,18 +1,19 @@
-"""Set fusers in which faces see each other: a recurrent one and RSA, beside those that only weigh.
+"""Set fusers in which faces see each other, a recurrent one and RSA; and any fuser to export.
 
-Neither gives a single face back exactly once trained. `sets.FaceSets` names the shapes.
+Neither gives a single face back once trained. `sets.FaceSets` names the shapes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ... import ConfigError, RecordError
-from .set_fusion import unit_features, widen
+from .set_fusion import WeightedFuser, unit_features, widen
 from .sets import FaceSets, check_sets, clear_padding
 
 HEADS = 8
@@ -35,8 +36,12 @@ class RecurrentFuser(nn.Module):
     def forward(self, sets: FaceSets) -> Tensor:
         """The fused embeddings (B, C), not normalised. Raises RecordError for sets of another C."""
         check_sets(sets, dimension=self.dimension)
-        units = unit_features(clear_padding(sets)).to(self.out.weight.dtype)
-        state = units.new_zeros(len(units), self.dimension)
+        return self.aggregate(clear_padding(sets))
+
+    def aggregate(self, sets: FaceSets) -> Tensor:
+        """`forward` for sets that fit and whose padding is cleared: nothing is checked."""
+        units = unit_features(sets).to(self.out.weight.dtype)
+        state = units.new_zeros(units.shape[0], self.dimension)
         for face in range(units.shape[1]):
             state = torch.where(
                 sets.mask[:, face, None], self.cell(units[:, face], state).to(state), state
@@ -84,12 +89,16 @@ class RSA(nn.Module):
         Raises RecordError when the sets have no maps or maps of another D.
         """
         check_sets(sets, needs=("maps",))
-        maps = clear_padding(sets).maps
-        assert maps is not None  # check_sets saw to it
-        if maps.shape[2] != self.dimension:
+        if sets.maps is not None and sets.maps.shape[2] != self.dimension:
             raise RecordError(
-                f"maps must be (B, N, {self.dimension}, H, W), got {tuple(maps.shape)}"
+                f"maps must be (B, N, {self.dimension}, H, W), got {tuple(sets.maps.shape)}"
             )
+        return self.aggregate(clear_padding(sets))
+
+    def aggregate(self, sets: FaceSets) -> Tensor:
+        """`forward` for sets that fit and whose padding is cleared: nothing is checked."""
+        maps = sets.maps
+        assert maps is not None  # check_sets saw to it
         count, faces, _, height, width = maps.shape
         tokens = maps.permute(0, 1, 3, 4, 2).reshape(count, -1, self.dimension)  # (B, T, D)
         seen = sets.mask.repeat_interleave(height * width, dim=1)  # (B, T)
@@ -113,3 +122,22 @@ class RSA(nn.Module):
         )
         out: Tensor = self.proj(mixed.transpose(1, 2).reshape(count, places, width))
         return out
+
+
+class FuserPart(nn.Module):
+    """A fuser to export: plain tensors in and out, nothing is checked."""
+
+    def __init__(
+        self,
+        fuser: WeightedFuser | RecurrentFuser | RSA,
+        field: Literal["styles", "quality", "maps"] | None = None,
+    ) -> None:
+        """fuser: in evaluation mode; its weights are shared. field: the optional one it reads."""
+        super().__init__()
+        self.fuser = fuser
+        self.field = field
+
+    def forward(self, features: Tensor, mask: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Embeddings (B, N, C), mask (B, N) bool and the field to fused embeddings (B, C)."""
+        fields = {} if self.field is None else {self.field: extra}
+        return self.fuser.aggregate(clear_padding(FaceSets(features, mask, **fields)))
