@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ... import ConfigError, RecordError
+from .quality_heads import score_rows
 
 SIDE = 96
 """Height and width of a face, px."""
@@ -129,8 +130,7 @@ class LightQNet(nn.Module):
                 "aligned faces to that size"
             )
         pooled = self.last(self.blocks(self.stem(images))).mean(dim=(2, 3))  # (B, 576)
-        logits: Tensor = self.linear(pooled)
-        return logits[:, 0]
+        return score_rows(self.linear, pooled)
 
 
 def _round_to_8(channels: float) -> int:

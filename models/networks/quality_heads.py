@@ -19,6 +19,17 @@ TEACHER_WIDTH = 256
 _TEACHER_EPS, _TEACHER_MOMENTUM = 1e-3, 5e-3
 
 
+def score_rows(linear: nn.Linear, values: Tensor) -> Tensor:
+    """(B, F) -> (B,) through a linear layer of one output, in the precision of its weights.
+
+    Autocast would run the layer in half precision, which has steps of 1e-3 below 1 and could not
+    tell faces of similar quality apart.
+    """
+    weight = linear.weight[0]
+    products = (values.to(weight.dtype) * weight).sum(dim=1)
+    return products if linear.bias is None else products + linear.bias
+
+
 class EmbeddingHead(nn.Module):
     """Raw embeddings (B, C) -> one number per face (B,), not clamped; C + 1 parameters.
 
@@ -39,7 +50,7 @@ class EmbeddingHead(nn.Module):
                 f"the head takes embeddings (B, {self.linear.in_features}), got "
                 f"{tuple(embeddings.shape)}"
             )
-        return _dot(self.linear, embeddings)
+        return score_rows(self.linear, embeddings)
 
 
 class SddHead(nn.Module):
@@ -62,7 +73,7 @@ class SddHead(nn.Module):
     def forward(self, last_map: Tensor) -> Tensor:
         """(B, D, 7, 7) -> (B,) in the precision of the weights, also under autocast."""
         flat = _flatten(last_map, self.linear.in_features)
-        return _dot(self.linear, self.dropout(self.prelu(flat)))
+        return score_rows(self.linear, self.dropout(self.prelu(flat)))
 
 
 class TeacherHead(nn.Module):
@@ -88,7 +99,7 @@ class TeacherHead(nn.Module):
         """(B, D, 7, 7) -> (B,); in training B >= 2, for the statistics."""
         flat = _flatten(last_map, self.hidden.in_features)
         active = torch.relu(self.norm(self.hidden(flat)))
-        logits: Tensor = self.last_norm(_dot(self.linear, active)[:, None])
+        logits: Tensor = self.last_norm(score_rows(self.linear, active)[:, None])
         return logits[:, 0]
 
 
@@ -134,17 +145,6 @@ class MapQuality(nn.Module):
         """images (B, 3, 112, 112), as the backbone takes them; RecordError as it raises them."""
         scores: Tensor = self.head(self.backbone.feature_map(images))
         return scores
-
-
-def _dot(linear: nn.Linear, values: Tensor) -> Tensor:
-    """(B, F) -> (B,) through a linear layer of one output, in the precision of its weights.
-
-    Autocast would run the layer in half precision, which has steps of 1e-3 below 1 and could not
-    tell faces of similar quality apart.
-    """
-    weight = linear.weight[0]
-    products = (values.to(weight.dtype) * weight).sum(dim=1)
-    return products if linear.bias is None else products + linear.bias
 
 
 def _count_elements(map_channels: int) -> int:

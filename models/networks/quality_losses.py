@@ -65,8 +65,10 @@ def certainty_ratio(
     taken as `least` where it is lower. In the released code it may be as low as -1e-12, so that the
     target of a face is as high as 1e12 when all other classes are on its far side, as can happen
     with few classes or early in training; with many, NNCCS is above `least` and nothing changes.
-    Raises ConfigError unless least > 0, RecordError for other shapes.
+    Raises ConfigError for another divisor or unless least > 0, RecordError for other shapes.
     """
+    if divisor not in ("paper", "released"):
+        raise ConfigError(f"divisor must be paper or released, got {divisor!r}")
     if not least > 0:
         raise ConfigError(f"least must be above 0, got {least}: it is a divisor")
     _expect_vectors("own and nearest", own, nearest)

@@ -91,8 +91,10 @@ def embedding_robustness(embeddings: Tensor, factor: Factor = "mean") -> Tensor:
 
     factor: "mean", d is the mean distance of the m (m - 1) / 2 pairs (released code); "paper", d is
     2 / m^2 times their sum. 1 exactly when all embeddings are equal.
-    Raises RecordError for another shape.
+    Raises RecordError for another shape, ConfigError for another factor.
     """
+    if factor not in ("mean", "paper"):
+        raise ConfigError(f"factor must be mean or paper, got {factor!r}")
     if embeddings.ndim != 2 or len(embeddings) < 2:
         raise RecordError(
             f"embeddings must be (m, C) with m >= 2, got {tuple(embeddings.shape)}: one per pass"

@@ -322,6 +322,8 @@ def test_refusals(backbone: Small) -> None:
         class_cosines(torch.zeros(2, 1), torch.tensor([0, 0]))
     with pytest.raises(ConfigError, match="least must be above 0"):
         certainty_ratio(torch.zeros(1), torch.zeros(1), divisor="released", least=0.0)
+    with pytest.raises(ConfigError, match="divisor must be paper or released, got 'raw'"):
+        certainty_ratio(torch.zeros(1), torch.zeros(1), divisor="raw")  # type: ignore[arg-type]
     with pytest.raises(RecordError, match=r"got \(4,\), \(4, 1\)"):
         certainty_loss(torch.zeros(4), torch.zeros(4, 1))
     with pytest.raises(RecordError, match="cosines and pairs"):

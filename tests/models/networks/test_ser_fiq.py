@@ -188,5 +188,7 @@ def test_refusals() -> None:
         ser_fiq(make_small(), make_images(1), dropout=Dropout(1.0))
     with pytest.raises(RecordError, match="images"):
         ser_fiq(make_small(), torch.zeros(1, 3, 64, 64))
+    with pytest.raises(ConfigError, match="factor must be mean or paper, got 'sum'"):
+        ser_fiq(make_small(), make_images(1), factor="sum")  # type: ignore[arg-type]
     with pytest.raises(RecordError, match=r"got \(1, 4\)"):
         embedding_robustness(torch.zeros(1, 4))
