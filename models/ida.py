@@ -7,8 +7,8 @@ With s_i the k largest cosines between an embedding and anchor embeddings (its s
     r(f)      = log mean_i exp(tau s_i),  so F = exp(-r) / k
     log DAO   = tau cos - (r1 + r2)/2 + log 2 cosh((r1 - r2)/2) - log k
 
-Section 3.1 of the paper adds a constant for the classes beyond the k nearest, which equation 4 drops;
-so do we: with tau = 1 it would swamp the neighbours.
+Section 3.1 of the paper has a constant in F for the classes beyond the k nearest; equation 4 and we
+leave it out: with tau = 1 it would swamp the neighbours.
 
 Everything is kept as r, which cannot overflow. Decisions use the log of DAO in cosine units,
 c~ = (log DAO + log(k/2)) / tau, which ranks exactly as DAO does.
