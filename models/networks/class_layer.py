@@ -8,7 +8,7 @@ softplus(log sum over other classes of exp(s cos theta_j) - s t), t its target c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,8 @@ class ClassLayer(nn.Module):
             )
         if not 0 < sample_rate <= 1:
             raise ConfigError(f"sample_rate must be in (0, 1], got {sample_rate}: 1 takes them all")
+        if start not in get_args(Start):
+            raise ConfigError(f"start must be one of {', '.join(get_args(Start))}, got {start!r}")
         self.dimension = dimension
         self.classes = classes
         self.margin = margin
@@ -118,8 +120,15 @@ class ClassLayer(nn.Module):
         """Takes this process's rows out of the slices that any number of processes saved.
 
         `take_rows` does the same for an optimiser's state, which has the weight's shape. Raises
-        CorruptModelFile when rows are missing, RecordError when they have another dimension.
+        CorruptModelFile when rows are missing, RecordError when they have another dimension or
+        there are more of them than classes.
         """
+        held = max((rows.offset + len(rows.rows) for rows in slices), default=0)
+        if held > self.classes:
+            raise RecordError(
+                f"class weights must be of {self.classes} classes, got rows up to {held}: build "
+                "the layer with the number of classes it was saved with"
+            )
         rows = take_rows(slices, self.offset, self.offset + self.count)
         if rows.shape != self.weight.shape:
             raise RecordError(

@@ -114,10 +114,10 @@ class CombinedMargin(Margin):
     ) -> None:
         """Defaults as in the paper's CM1. ConfigError for margins outside their ranges."""
         super().__init__(scale)
-        if angle_factor < 1e-3 or not 0 <= angle < math.pi:
+        if not (1e-3 <= angle_factor < math.inf and 0 <= angle < math.pi and math.isfinite(cosine)):
             raise ConfigError(
-                "the margin's angle_factor must be positive and its angle in [0, pi), "
-                f"got {angle_factor} and {angle}: the papers use 1 and 0.5"
+                "a margin needs angle_factor >= 0.001, angle in [0, pi) and a finite cosine, got "
+                f"{angle_factor}, {angle} and {cosine}: ArcFace has 1, 0.5, 0, CosFace 1, 0, 0.35"
             )
         if easy_margin and angle_factor != 1:
             raise ConfigError(f"easy_margin needs angle_factor 1, got {angle_factor}: leave it out")

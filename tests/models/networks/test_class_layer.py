@@ -186,6 +186,8 @@ def test_weights_go_to_a_file_and_back() -> None:
         ClassLayer(4, 11, ArcFace()).load_rows([layer.own_rows()])
     with pytest.raises(CorruptModelFile):
         ClassLayer(8, 12, ArcFace()).load_rows([layer.own_rows()])
+    with pytest.raises(RecordError, match="of 10 classes, got rows up to 11"):
+        ClassLayer(8, 10, ArcFace()).load_rows([layer.own_rows()])
 
 
 def test_what_cannot_be() -> None:
@@ -194,6 +196,7 @@ def test_what_cannot_be() -> None:
         lambda: ClassLayer(8, 1, ArcFace()),
         lambda: ClassLayer(8, 5, ArcFace(), sample_rate=0),
         lambda: ClassLayer(8, 5, ArcFace(), sample_rate=1.1),
+        lambda: ClassLayer(8, 5, ArcFace(), start="uniform"),  # type: ignore[arg-type]
     ):
         with pytest.raises(ConfigError):
             wrong()

@@ -163,6 +163,8 @@ def test_what_cannot_be() -> None:
         lambda: ArcFace(-0.1),
         lambda: CombinedMargin(0, 0.5, 0),
         lambda: CombinedMargin(2, 0.5, 0, easy_margin=True),
+        lambda: CombinedMargin(math.nan, 0.5, 0),
+        lambda: CosFace(math.nan),
         lambda: CosFace(scale=0),
     ):
         with pytest.raises(ConfigError):
