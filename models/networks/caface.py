@@ -9,7 +9,7 @@ a set is fused in one go or in pieces. models/caface.py runs the same weights wi
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,8 @@ class CAFace(nn.Module):
     """Style input maker, cluster network and aggregation network; a SetFuser.
 
     Holds no state of a track: sums are handed in and out. Sums and divisions are float64 in every
-    dtype of the network and under autocast; half precision would overflow at 65,504 faces.
+    dtype of the network and under autocast; half precision would overflow at 65,504 faces. So the
+    device must have float64, as CPUs and CUDA do.
     """
 
     def __init__(
@@ -82,8 +83,17 @@ class CAFace(nn.Module):
         gradient is cut, with which a centre of less than one face shrinks. rounding: see
         NormEmbedding. style_mix: see StyleInputMaker. drop_path: see ClusterNetwork.
 
-        Raises ConfigError when D is not a multiple of the 8 heads.
+        Raises ConfigError for another option, or when D is not a multiple of the 8 heads.
         """
+        for name, got, kinds in (
+            ("keys", keys, get_args(Keys)),
+            ("division", division, get_args(Division)),
+            ("rounding", rounding, get_args(Rounding)),
+        ):
+            if got not in kinds:
+                raise ConfigError(f"{name} must be one of {', '.join(kinds)}, got {got!r}")
+        if not 0 <= drop_path < 1:
+            raise ConfigError(f"drop_path must be in [0, 1), got {drop_path}: the paper has 0.1")
         super().__init__()
         width = size.style_code if keys == "style" else size.token
         if keys == "feature+style+norm":
@@ -111,8 +121,11 @@ class CAFace(nn.Module):
     def fuse_in_chunks(self, sets: FaceSets, *, chunk: int = CHUNK) -> Tensor:
         """The fused embeddings (B, C): `chunk` places of a set at a time, in order, as live.
 
-        Padding belongs at the end of a set, or its chunks hold fewer faces.
+        Padding belongs at the end of a set, or its chunks hold fewer faces. Raises RecordError as
+        `encode` does, ConfigError for a chunk below 1.
         """
+        if chunk < 1:
+            raise ConfigError(f"a chunk must be of 1 face or more, got {chunk}")
         encoded = self.encode(sets)
         sums = self.empty(len(encoded.mask))
         for start in range(0, encoded.mask.shape[1], chunk):
@@ -122,19 +135,27 @@ class CAFace(nn.Module):
     def encode(self, sets: FaceSets) -> Encoded:
         """SIM for every face. In training the batch statistics are those of all faces of `sets`.
 
-        Raises RecordError when `sets` does not fit C and K, or has no styles.
+        Raises RecordError when `sets` does not fit C and K, has no styles, or has a face with
+        numbers that are not finite; in training also when there are fewer than two faces.
         """
         check_sets(sets, dimension=self.size.dimension, styles=self.size.styles, needs=("styles",))
         sets = clear_padding(sets)
         assert sets.styles is not None  # check_sets saw to it
+        if not bool(sets.features.isfinite().all() & sets.styles.isfinite().all()):
+            raise RecordError(
+                "features and styles of faces must be finite, got some that are not: "
+                "leave out faces that were not embedded"
+            )
         norms = torch.linalg.vector_norm(sets.features, dim=2, dtype=torch.float64)
         values = self.normalise(sets.features)
         faces = sets.mask.flatten().nonzero().squeeze(1)  # padding must not enter the statistics
+        if self.training and len(faces) < 2:
+            raise RecordError(f"training needs two faces for its statistics, got {len(faces)}")
         tokens = self.make_tokens(
             values.flatten(0, 1)[faces], norms.flatten()[faces], sets.styles.flatten(0, 1)[faces]
         )
         rows = tokens.new_zeros(sets.mask.numel(), tokens.shape[1]).index_copy(0, faces, tokens)
-        return Encoded(rows.reshape(*sets.mask.shape, -1), values, sets.mask)
+        return Encoded(rows.reshape(*sets.mask.shape, rows.shape[1]), values, sets.mask)
 
     def cluster(self, encoded: Encoded) -> Sums:
         """CN: the sums of one chunk of every set. A set without a face here adds nothing."""

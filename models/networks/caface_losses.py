@@ -88,8 +88,18 @@ def identity_centres(embeddings: Tensor, labels: Tensor, identities: int) -> Ten
     """f_GT of every identity (K, C): the mean of its unit embeddings, at unit length.
 
     embeddings: (R, C), also those of the flipped images (supplement A). labels: (R,) int64 from 0
-    to K - 1. Raises RecordError when an identity has no embedding, or ones that cancel out.
+    to K - 1. Raises RecordError for other shapes and labels, and when an identity has no embedding,
+    or ones that cancel out or are not finite.
     """
+    if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
+        raise RecordError(
+            f"embeddings must be (R, C) with one label each, got {tuple(embeddings.shape)} and "
+            f"labels {tuple(labels.shape)}"
+        )
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < identities:
+        raise RecordError(
+            f"labels must lie in 0..{identities - 1}, got {int(labels.min())}..{int(labels.max())}"
+        )
     units = F.normalize(embeddings.double(), dim=1)
     sums = units.new_zeros(identities, units.shape[1]).index_add(0, labels, units)
     lengths: Tensor = torch.linalg.vector_norm(sums, dim=1, keepdim=True)

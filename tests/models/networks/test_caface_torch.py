@@ -396,6 +396,29 @@ def test_what_cannot_be_is_refused():
         network(full_sets(torch.ones(1, 2, 7), torch.ones(1, 2, 5, 2)))
     with pytest.raises(RecordError, match="at least two faces, got 1"):
         network.norm.train()(torch.ones(1))
+    with pytest.raises(RecordError, match="needs two faces for its statistics, got 1"):
+        network.train()(make_sets(1, 1))
+    with pytest.raises(ConfigError, match="a chunk must be of 1 face or more, got 0"):
+        network.fuse_in_chunks(make_sets(1, 2), chunk=0)
+    for wrong in ({"keys": "norm"}, {"division": "clip"}, {"rounding": "round"}, {"drop_path": 1}):
+        with pytest.raises(ConfigError, match=f"{next(iter(wrong))} must be"):
+            CAFace(SIZE, **wrong)
+
+
+@pytest.mark.parametrize("field", ["features", "styles"])
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_face_with_numbers_that_are_not_finite_is_refused(field, number):
+    sets = make_sets(2, 3)
+    broken = getattr(sets, field).clone()
+    broken[1, 2].view(-1)[0] = number
+    with pytest.raises(RecordError, match="must be finite.* leave out faces"):
+        lively()(sets._replace(**{field: broken}))
+
+
+def test_a_batch_of_no_sets_gives_no_embeddings():
+    network, sets = lively(), make_sets(0, 3)
+    assert network(sets).shape == network.fuse_in_chunks(sets).shape == (0, 20)
+    assert network.sample_weights(sets).shape == (0, 3)
 
 
 # Losses.
@@ -454,6 +477,10 @@ def test_an_identitys_centre_is_the_mean_of_unit_embeddings():
     assert_same(centres, torch.tensor([[0.5**0.5, 0.5**0.5], [0.0, -1.0]]), 1e-6)
     with pytest.raises(RecordError, match="1 of 3 have none"):
         identity_centres(embeddings, torch.tensor([0, 0, 1]), 3)
+    with pytest.raises(RecordError, match=r"lie in 0\.\.1, got -1\.\.2"):
+        identity_centres(embeddings, torch.tensor([2, 0, -1]), 2)
+    with pytest.raises(RecordError, match=r"one label each, got \(3, 2\) and labels \(2,\)"):
+        identity_centres(embeddings, torch.tensor([0, 1]), 2)
 
 
 def test_a_short_training_beats_the_mean():
