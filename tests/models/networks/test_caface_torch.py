@@ -411,7 +411,7 @@ def test_a_face_with_numbers_that_are_not_finite_is_refused(field, number):
     sets = make_sets(2, 3)
     broken = getattr(sets, field).clone()
     broken[1, 2].view(-1)[0] = number
-    with pytest.raises(RecordError, match="must be finite.* leave out faces"):
+    with pytest.raises(RecordError, match=r"must be finite.* leave out faces"):
         lively()(sets._replace(**{field: broken}))
 
 
