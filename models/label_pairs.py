@@ -82,6 +82,7 @@ def cluster_identities(
     try:
         from sklearn.cluster import KMeans  # type: ignore[import-untyped]
         from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
     except ImportError as error:
         raise ConfigError(
             "clustering needs scikit-learn: pip install 'facestream[train]', or pass clusters"
@@ -90,7 +91,9 @@ def cluster_identities(
     single = np.zeros(len(embeddings), np.int32)
     images = group_images(identities, single, ids)
     found = single
-    with warnings.catch_warnings():
+    # Threads would add up distances in any order, so that clusters could differ from run to run;
+    # an identity's few hundred images are faster on one anyway.
+    with threadpool_limits(1), warnings.catch_warnings():
         # Images that are equal but for rounding may leave a cluster empty, which does no harm.
         warnings.simplefilter("ignore", ConvergenceWarning)
         for start, stop in zip(images.cluster_starts[:-1], images.cluster_starts[1:], strict=True):
