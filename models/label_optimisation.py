@@ -56,7 +56,7 @@ class LabelOptions:
 
     theta: how far ranks move towards those of the pairs, 0..1; None takes the published setting on
     this scale. scale: see `label_ranks.move_ranks`. clusters: C of K-Means. repeats: R. seed: of
-    K-Means and of the draws.
+    K-Means and of the draws, 0 to 2^32 - 1.
     """
 
     theta: float | None = None
@@ -71,6 +71,8 @@ class LabelOptions:
         check_clusters(self.clusters)
         if self.repeats < 1:
             raise ConfigError(f"repeats must be 1 or more, got {self.repeats}")
+        if not 0 <= self.seed < 1 << 32:
+            raise ConfigError(f"seed must be 0 to 2^32 - 1, got {self.seed}")
 
 
 class OptimisedLabels(NamedTuple):

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from .. import ConfigError, RecordError
 from .fusion import Doubles, Floats
-from .scores import check_scores
+from .scores import check_labels, check_scores
 
 Integers = npt.NDArray[np.int64]
 Scale = Literal["common", "authors"]
@@ -90,15 +90,16 @@ def credit_pairs(
     """Credit each pair to its lower-quality member: q(I_i, I_j) = min(q_i, q_j) (section III-C).
 
     first, second: (L,) numbers of images in 0..N-1. similarity: (L,) float32. ranks: (N,) from
-    `rank_images`. Raises RecordError on other shapes, a number out of range, or an image that is
-    paired with itself.
+    `rank_images`. Raises RecordError on other shapes, numbers that are no integers or out of range,
+    or an image that is paired with itself.
     """
     a, b, s = np.asarray(first), np.asarray(second), np.asarray(similarity)
-    if not a.shape == b.shape == s.shape == (len(s),):
+    if s.ndim != 1 or not a.shape == b.shape == s.shape:
         raise RecordError(
             f"pairs must be three arrays (L,), got {a.shape}, {b.shape} and {s.shape}: pass the "
             "two images and the similarity of every pair"
         )
+    a, b = check_labels("first", a, len(s)), check_labels("second", b, len(s))
     members = np.concatenate((a, b))
     if len(members) and not (members.min() >= 0 and members.max() < len(ranks)):
         raise RecordError(
@@ -112,8 +113,8 @@ def credit_pairs(
 def average_pair_ranks(pairs: CreditedPairs, count: int) -> PairRanks:
     """Sort all pairs by similarity; for each of `count` images average its pairs' ranks (Eq. 2).
 
-    Raises RecordError when similarities are not (L,) finite float32, ConfigError for more than
-    2^32 pairs.
+    Raises RecordError when similarities are not (L,) finite float32 or an image is out of range,
+    ConfigError for more than 2^32 pairs.
     """
     image, similarity = pairs
     if similarity.dtype != np.float32 or similarity.shape != image.shape:
@@ -122,6 +123,10 @@ def average_pair_ranks(pairs: CreditedPairs, count: int) -> PairRanks:
         )
     if len(image) > MOST_PAIRS:
         raise ConfigError(f"at most 2^32 pairs per repeat, got {len(image):,}: use fewer clusters")
+    if len(image) and not 0 <= image.min() <= image.max() < count:
+        raise RecordError(
+            f"pairs must name images in 0..{count - 1}, got {image.min()}..{image.max()}"
+        )
     keys = _sorting_keys(similarity)
     keys.sort()
     sums, counts = np.zeros(count), np.zeros(count, np.int64)
@@ -195,7 +200,11 @@ def common_theta(theta: float, pairs: int, images: int) -> float:
 
     theta' = r theta / (1 - theta + r theta) with r = (L-1)/(N-1), from Eq. 3 divided by its sum of
     weights. With r = 19, the published 0.001 is 0.018664. Exact for one repeat.
+
+    Raises ConfigError unless there are at least two pairs and two images.
     """
+    if pairs < 2 or images < 2:
+        raise ConfigError(f"scales differ from 2 pairs and 2 images on, got {pairs} and {images}")
     r = (pairs - 1) / (images - 1)
     return r * theta / (1 - theta + r * theta)
 

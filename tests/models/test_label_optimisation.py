@@ -30,6 +30,7 @@ from facestream.models.label_pairs import (
     group_images,
 )
 from facestream.models.label_ranks import (
+    DEFAULT_THETA,
     CreditedPairs,
     average_pair_ranks,
     common_theta,
@@ -177,7 +178,8 @@ def test_authors_scale_equals_the_published_rule(seed: int, theta: float, repeat
 
 def test_published_theta_on_the_common_scale() -> None:
     assert common_theta(0.001, 19 * 10**9 + 1, 10**9 + 1) == pytest.approx(0.018664, abs=5e-7)
-    assert LabelOptions().theta is None  # the default of the scale: 0.0187, or 0.001 of the authors
+    assert LabelOptions().theta is None  # the default of its scale
+    assert DEFAULT_THETA == {"common": 0.0187, "authors": 0.001}
 
 
 @pytest.mark.parametrize("theta", [0.001, 0.01, 0.1])
@@ -399,6 +401,8 @@ def test_refusals_say_what_was_expected() -> None:
         optimise_labels(embeddings, scores[:11], identities, clusters=faces.clusters)
     with pytest.raises(ConfigError, match="repeats must be 1 or more"):
         LabelOptions(repeats=0)
+    with pytest.raises(ConfigError, match=r"seed must be 0 to 2\^32 - 1, got -1"):
+        LabelOptions(seed=-1)
     with pytest.raises(ConfigError, match="one repeat at least"):
         rearrange_labels(scores, [])
     with pytest.raises(RecordError, match="labels must differ"):

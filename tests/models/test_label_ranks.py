@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facestream import RecordError
+from facestream import ConfigError, RecordError
 from facestream.models.label_ranks import (
     CHUNK,
     DISPLACEMENT_EDGES,
     CreditedPairs,
     average_pair_ranks,
+    common_theta,
     count_displacements,
     credit_pairs,
     rank_images,
@@ -79,6 +80,16 @@ def test_refusals() -> None:
         credit_pairs([0, -1], [1, 1], alike, ranks)
     with pytest.raises(RecordError, match=r"pairs must be three arrays \(L,\), got \(1,\)"):
         credit_pairs([0], [1], alike, ranks)
+    with pytest.raises(RecordError, match=r"pairs must be three arrays \(L,\), got \(\), \(\)"):
+        credit_pairs(0, 1, 0.5, ranks)
+    with pytest.raises(RecordError, match=r"second must be \(2,\) integers, .* float64"):
+        credit_pairs([0, 1], [1.0, 0.0], alike, ranks)
+    assert len(credit_pairs([], [], alike[:0], ranks).image) == 0
+    for outside in (-1, 2):
+        with pytest.raises(RecordError, match=rf"images in 0\.\.1, got {outside}\.\.{outside}"):
+            average_pair_ranks(CreditedPairs(np.full(1, outside, np.int32), alike[:1]), 2)
+    with pytest.raises(ConfigError, match="2 pairs and 2 images on, got 19 and 1"):
+        common_theta(0.001, 19, 1)
     with pytest.raises(RecordError, match=r"similarity must be \(2,\) float32"):
         average_pair_ranks(CreditedPairs(np.zeros(2, np.int32), np.zeros(2)), 2)
     with pytest.raises(RecordError, match="similarity must be finite"):
