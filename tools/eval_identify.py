@@ -76,7 +76,6 @@ def measure_searches(
         cells: list[Number | str] = []
         for place, (column, value) in enumerate(zip(columns, values[name], strict=True)):
             sample = draws[name][:, place] if name in draws else np.zeros(0)
-            sample = sample[~np.isnan(sample)]
             cells.append(measured(value, sample))
             if len(sample):
                 by_key[f"{title} / {name} / {column}"] = sample

@@ -249,7 +249,7 @@ def split_table(
     cells: list[Number | str] = []
     draws = {}
     for place, column in enumerate(columns):
-        sample = drawn[:, place][~np.isnan(drawn[:, place])]
+        sample = drawn[:, place]
         mean, spread = float(values[:, place].mean()), float(values[:, place].std())
         cells.append(measured(mean, sample, spread=None if np.isnan(spread) else spread))
         if len(sample):

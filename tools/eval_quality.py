@@ -287,7 +287,6 @@ def discard_table(
         for column, fmr, limit in columns:
             value = _area(definition, pairs, name, fmr, limit)
             sample = np.array([_area(definition, one, name, fmr, limit) for one in resampled])
-            sample = sample[~np.isnan(sample)]
             cells.append(measured(value, sample, unit="area", better="lower"))
             if len(sample):
                 draws[f"{title} / {name} / {column}"] = sample

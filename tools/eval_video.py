@@ -250,7 +250,6 @@ def _detection_tables(
                 ("false positives per frame", wrong, frames[:, 0]),
             ):
                 sample = _ratio(weights @ above, weights @ below)
-                sample = sample[~np.isnan(sample)]
                 if len(sample):
                     draws[f"{title} / {name} / {column}"] = sample
                 unit = "share" if column == "recall" else "score"
@@ -287,7 +286,7 @@ def _tracking_table(
     columns = ["HOTA", "DetA", "AssA", "IDF1", "ID switches"]
     cells: list[Number | str] = []
     for place, (column, value) in enumerate(zip(columns, whole, strict=True)):
-        drawn = sample[:, place][~np.isnan(sample[:, place])]
+        drawn = sample[:, place]
         if len(drawn):
             draws[f"Tracking / all videos / {column}"] = drawn
         is_count = column == "ID switches"

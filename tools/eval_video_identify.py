@@ -298,10 +298,9 @@ def _alert_table(case: Case, weights: npt.NDArray[np.uint16], draws: dict[str, D
 def _number(
     key: str, value: float, sample: Doubles, draws: dict[str, Draws], **more: object
 ) -> Number:
-    known = sample[~np.isnan(sample)]
-    if len(known):
-        draws[key] = known
-    return measured(value, known, **more)  # type: ignore[arg-type]
+    if len(sample):
+        draws[key] = sample
+    return measured(value, sample, **more)  # type: ignore[arg-type]
 
 
 def _known(case: Case) -> list[Pass]:

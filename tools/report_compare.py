@@ -83,14 +83,16 @@ def compare_numbers(a: Result, b: Result) -> list[Difference]:
         second = theirs.get(key)
         if second is None or "neither" in (first.better, second.better):
             continue
-        if first.value is None or second.value is None:
+        if first.value is None and second.value is None:
             continue
-        gap, p = second.value - first.value, None
-        low = high = None
-        if paired and key in a.draws and key in b.draws:
+        gap = low = high = p = None
+        if first.value is not None and second.value is not None:
+            gap = second.value - first.value
+        if gap is not None and paired and key in a.draws and key in b.draws:
             draws = _gaps(key, a.draws[key], b.draws[key])
-            low, high = percentile_interval(draws, LEVEL)
-            p = two_sided_p(draws)
+            if len(draws):
+                low, high = percentile_interval(draws, LEVEL)
+                p = two_sided_p(draws)
         unit = "points" if first.unit == "share" else first.unit
         number = Number(gap, unit, low, high, better=first.better)
         rows.append(Difference(key, first, second, number, p, False))
@@ -125,12 +127,18 @@ def holm(values: list[float | None], alpha: float = ALPHA) -> list[bool]:
 
 
 def _gaps(key: str, first: Draws, second: Draws) -> Draws:
+    """B - A of every resample in which both have the number."""
     if first.shape != second.shape:
         raise ConfigError(f"{key}: {len(first)} and {len(second)} draws cannot be paired")
-    return np.asarray(second - first)
+    gaps = second - first
+    return np.asarray(gaps[~np.isnan(gaps)])
 
 
 def _check_same(a: Report, b: Report) -> None:
+    if "comparison" in (a.protocol, b.protocol):
+        raise ConfigError(
+            "a comparison cannot be compared again: name the reports that it was made of"
+        )
     if a.protocol != b.protocol:
         raise ConfigError(
             f"reports must be of one protocol, got {a.protocol} and {b.protocol}: their numbers "

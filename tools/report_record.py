@@ -141,7 +141,10 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class Result(NamedTuple):
-    """A report with what does not go into its JSON file: draws by number's key, and examples."""
+    """A report with what does not go into its JSON file: draws by number's key, and examples.
+
+    Draw n of every number is of the same resample, so undefined ones are NaN and not left out.
+    """
 
     report: Report
     draws: dict[str, Draws]
@@ -181,8 +184,12 @@ def write_report(
 def measured(
     value: float, draws: npt.ArrayLike = (), *, unit: Unit = "share", **more: object
 ) -> Number:
-    """A number with the interval of its bootstrap draws (B,), where there are any."""
+    """A number with the interval of its bootstrap draws (B,), where there are any that are not NaN.
+
+    A draw is NaN where its resample lacks what the number needs.
+    """
     sample = np.asarray(draws, np.float64)
+    sample = sample[~np.isnan(sample)]
     low, high = percentile_interval(sample, LEVEL) if len(sample) else (None, None)
     plain = None if np.isnan(value) else float(value)
     return Number(plain, unit, low, high, **more)  # type: ignore[arg-type]

@@ -225,6 +225,34 @@ def test_comparison_finds_a_real_difference_and_not_chance() -> None:
     assert [curve.label for curve in report.plots[0].curves] == ["A: x & y", "B: x & y"]
 
 
+def test_draws_are_paired_by_resample_also_where_some_are_undefined() -> None:
+    a, b = make_result(), make_result(0.05)
+    key = "Verification / <lfw> / TAR"
+    a.draws[key][:100], b.draws[key][50:110] = np.nan, np.nan
+    tar, _ = compare_numbers(a, b)
+    assert tar.difference.low == pytest.approx(0.05)  # the shift of every draw of both
+    assert tar.p == pytest.approx(2 / 291) and tar.significant
+    b.draws[key][:] = np.nan
+    tar, _ = compare_numbers(a, b)
+    assert tar.p is None and tar.difference.low is None
+
+
+def test_a_number_that_one_report_cannot_give_is_shown_and_not_tested() -> None:
+    a, b = make_result(), make_result()
+    row = b.report.tables[0].rows[0]
+    row.cells[0] = Number(None)
+    tar, _ = compare_numbers(a, b)
+    assert tar.second.value is None and tar.difference.value is None and tar.p is None
+    cells = compare_reports(a, b).report.tables[0].rows[0].cells
+    assert cells[3:] == ["", "not tested"]
+
+
+def test_a_comparison_is_not_compared_again() -> None:
+    done = compare_reports(make_result(), make_result(0.05))
+    with pytest.raises(ConfigError, match="cannot be compared again"):
+        compare_reports(done, done)
+
+
 def test_a_comparison_says_where_the_variants_differ() -> None:
     a, b = make_result(), make_result()
     other = msgspec.structs.replace(b.report, variant=["flip added", "nearest"])
