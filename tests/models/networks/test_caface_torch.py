@@ -81,7 +81,40 @@ def count_parameters(network: nn.Module) -> int:
     ("centres", "count"), [(1, 786_002), (2, 786_160), (4, 786_524), (8, 787_444)]
 )
 def test_the_counts_of_parameters_are_those_of_table_1(centres, count):
-    assert count_parameters(CAFace(PAPER._replace(centres=centres))) == count
+    network = CAFace(PAPER._replace(centres=centres))
+    assert count_parameters(network) == count
+    mixers = 2 * (66_433 + 4 * centres**2 + 3 * centres)  # 133,018 with 4 centres
+    parts = {
+        network.sim: 25_537,
+        network.norm: 1,
+        network.cn: 128 * centres + 396_544 + 33_536,
+        network.cn.blocks: 396_544,
+        network.cn.assign: 33_536,
+        network.agn.mixers: mixers,
+        network.agn.head: 197_376,
+    }
+    assert {part: count_parameters(part) for part in parts} == parts
+
+
+@both_dtypes
+def test_an_untrained_network_of_the_papers_size_on_16_chunks_of_64_faces(dtype):
+    torch.manual_seed(0)
+    network, sets = CAFace(PAPER).to(dtype).eval(), make_sets(1, 1024, PAPER, dtype)
+    chunk_by_chunk = functools.partial(network.fuse_in_chunks, chunk=64)
+    draw = torch.Generator().manual_seed(1)
+    within = torch.cat([64 * i + torch.randperm(64, generator=draw) for i in range(16)])
+    chunks = torch.arange(1024).view(16, 64)[torch.randperm(16, generator=draw)].flatten()
+    with torch.no_grad():
+        fused, whole = chunk_by_chunk(sets), network(sets)
+        assert_same(chunk_by_chunk(reorder(sets, chunks)), fused, EXACT[dtype])
+        assert_same(chunk_by_chunk(reorder(sets, within)), fused, EXACT[dtype])
+        encoded = network.encode(sets)
+        columns = network.cn(encoded.tokens).weights.sum(dim=1)
+        assert_same(columns, torch.ones_like(columns), EXACT[dtype])
+        # Company hardly matters before training, yet it does: this must not be asserted to 1e-6.
+        assert F.cosine_similarity(fused, whole).item() == pytest.approx(1.0, abs=1e-6)
+        network.cn.blocks = nn.ModuleList()
+        assert_same(chunk_by_chunk(sets), network(sets), EXACT[dtype])
 
 
 @pytest.mark.parametrize(
@@ -133,6 +166,14 @@ def test_the_norm_embedding_keeps_statistics_as_batch_normalisation_does():
         assert same.float().mean() > 0.95  # float32 moves few across the edge of a bin
     assert_same(embedding.running_mean, reference.running_mean, 1e-5)
     assert_same(embedding.running_var, reference.running_var, 1e-5)
+
+
+def test_no_gradient_flows_to_a_norm():
+    norms = torch.tensor([5.0, 20.0, 40.0], requires_grad=True)
+    embedding = NormEmbedding(8)
+    for code in (embedding(norms), embedding.eval()(norms)):
+        gradients = torch.autograd.grad(code.sum(), (norms, embedding.scale), allow_unused=True)
+        assert gradients[0] is None and gradients[1].any()
 
 
 def test_norms_of_another_camera_are_recalibrated():
