@@ -98,6 +98,13 @@ def test_density_without_the_persons_own_anchors_is_that_of_all_others(monkeypat
     np.testing.assert_allclose(anchors.density(anchors.vectors, identities), got, atol=1e-6)
 
 
+def test_own_anchors_are_left_out_even_where_all_others_are_far():
+    vectors = np.array([[1, 0], [-0.6, 0.8], [-0.6, -0.8]], np.float32)
+    anchors = Anchors(vectors, "x", k=2, identities=np.array([4, 5, 6]))
+    own = anchors.density(vectors[:1], np.array([4]))
+    assert own == pytest.approx(-0.6, abs=1e-6)  # both others, not one of them and oneself
+
+
 def test_too_few_anchors_of_other_people_are_refused():
     eye = np.eye(4, dtype=np.float32)
     anchors = Anchors(eye, "x", k=3, identities=np.array([0, 0, 1, 2]))

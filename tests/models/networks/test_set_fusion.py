@@ -231,6 +231,17 @@ def test_tiny_qualities_count_as_much_as_large_ones():
     same(fuser(sets._replace(quality=1e-300 * quality)), fuser(sets._replace(quality=quality)))
 
 
+def test_nan_by_hand():
+    # Faces along the axes. q0 = (log 3, 0): r0 = (3/4, 1/4), and q1 = tanh(r0) with W the identity.
+    fuser = NAN(2)
+    with torch.no_grad():
+        fuser.query.copy_(torch.tensor([3.0, 1.0]).log())
+        fuser.transfer.weight.copy_(torch.eye(2))
+    weights = fuser.weigh(full_sets(torch.tensor([[[2.0, 0.0], [0.0, 5.0]]])))
+    expected = torch.softmax(torch.tanh(torch.tensor([[0.75, 0.25]])), dim=1)
+    same(weights, expected, 1e-6)
+
+
 def test_cfan_by_hand():
     # The map is one number x; q = (x, -x): the first dimension prefers large x, the second small.
     fuser = CFAN(2, 1, side=1)
@@ -264,6 +275,18 @@ def test_pfe_by_hand():
     same(template.log_variances, torch.zeros(1, 2), 1e-5)  # the least of the set
     logs = fuser.log_variances(full_sets(2 * units, maps=maps))
     same(logs[0].exp(), torch.tensor([[1.0, 1.0], [3.0, 9.0]]), 1e-5)
+
+
+def test_pfe_templates_do_not_see_padding():
+    fuser, short, long = lively("pfe"), make_sets(1, 2), make_sets(1, 5, seed=1)
+    batch = pad_sets([short, long])
+    for mine, first, second in zip(
+        fuser.fuse(batch), fuser.fuse(short), fuser.fuse(long), strict=True
+    ):
+        same(mine, torch.cat([first, second]))
+    logs = fuser.log_variances(batch)
+    assert not logs[0, 2:].any()
+    same(fuser.fuse(batch).log_variances[0], logs[0, :2].amin(dim=0))
 
 
 def test_pfe_starts_near_the_published_variance_and_never_goes_below_its_floor():
