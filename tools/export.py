@@ -11,6 +11,7 @@ import typer
 from .. import ConfigError
 
 if TYPE_CHECKING:
+    from ..models.inference import AlignTemplate
     from ..models.pixels import PixelFormat
 
 app = typer.Typer(
@@ -20,6 +21,15 @@ app = typer.Typer(
 
 OWN = "own"
 SELF_TEST_VALUES = 8
+LIGHTQNET = "lightqnet"
+UNITS = {
+    "labels": "optimised label, 0..1",
+    "cr-fiqa": "certainty ratio (CR-FIQA)",
+    "pcnet": "logit of the confidence (PCNet)",
+    "sdd-fiqa": "similarity distribution distance (SDD-FIQA)",
+    LIGHTQNET: "logit of the confidence (LightQNet)",
+}
+"""What the numbers of a quality network are, by how it was trained."""
 Weights = Annotated[Path, typer.Argument(help="Checkpoint: a file that torch has saved.")]
 Network = Annotated[
     str, typer.Option(help="iresnet18, iresnet34, iresnet50, iresnet100, iresnet200 or mobile.")
@@ -66,7 +76,7 @@ def backbone(
             "embedder": {
                 "file": "embedder",
                 "dimension": dimension,
-                **_crops(pixels),
+                **_crops(pixels, ARCFACE_112),
                 "style_tensors": list(export.STYLE_TENSORS),
                 "style_channels": made.style_channels,
             },
@@ -79,32 +89,37 @@ def backbone(
 def quality(
     weights: Weights,
     out: Annotated[Path, typer.Argument(help="ONNX file to write.")],
-    network: Network,
+    kind: Annotated[str, typer.Option(help=f"What it was trained as: {', '.join(UNITS)}.")],
+    network: Annotated[
+        str, typer.Option(help="Backbone under the quality; lightqnet has none.")
+    ] = "iresnet50",
     dimension: Annotated[int, typer.Option(min=1, help="Of the backbone's embedding.")] = 512,
-    unit: Annotated[
-        str, typer.Option(help="What its numbers are, for people; larger is better.")
-    ] = "optimised label, 0..1",
 ) -> None:
-    """Write a quality network (a regressor on a backbone), and print what a card says of it.
+    """Write a quality network, and print what a pack's card says of it.
 
-    WEIGHTS is the state dict of `QualityRegressor`.
+    WEIGHTS is the state dict of the network as facestream makes it.
 
-    Example: facestream export quality labels.pt quality.onnx --network mobile
+    Example: facestream export quality labels.pt quality.onnx --kind labels --network mobile
     """
+    from ..models.align import ARCFACE_112, resize_template
+
+    if kind not in UNITS:
+        raise ConfigError(f"--kind must be one of {', '.join(UNITS)}, got {kind!r}")
     export = networks("export")
-    made = networks("label_transfer").QualityRegressor(
-        networks("backbone").make_backbone(network, dimension=dimension)
-    )
+    made, pixels, template = _make_quality(kind, network, dimension), _own_pixels(), ARCFACE_112
+    if kind == LIGHTQNET:
+        template = resize_template(ARCFACE_112, networks("lightqnet").SIDE)
+        pixels = pixels._replace(channel_order="BGR", mean=(128.0,) * 3, std=(128.0,) * 3)
     export.load_state(made, weights)
-    export.export_quality(made, out)
+    export.export_quality(made, out, side=template.size)
     _show(
         {
             "files": {"quality": _file_entry(out)},
             "quality": {
                 "kind": "model",
-                "unit": unit,
+                "unit": UNITS[kind],
                 "file": "quality",
-                **_crops(_own_pixels()),
+                **_crops(pixels, template),
             },
         }
     )
@@ -166,6 +181,19 @@ def _load_backbone(
     return made, _own_pixels()
 
 
+def _make_quality(kind: str, network: str, dimension: int) -> Any:
+    """A quality network that was not trained yet."""
+    if kind == LIGHTQNET:
+        return networks("lightqnet").LightQNet()
+    stem = networks("backbone").make_backbone(network, dimension=dimension)
+    heads = networks("quality_heads")
+    if kind == "labels":
+        return networks("label_transfer").QualityRegressor(stem)
+    if kind == "sdd-fiqa":
+        return heads.MapQuality(stem, heads.SddHead(stem.map_channels))
+    return heads.EmbeddingQuality(stem)
+
+
 def _own_pixels() -> PixelFormat:
     """What networks trained here take: RGB in -1..1, as insightface's."""
     from ..models.pixels import PixelFormat
@@ -174,13 +202,11 @@ def _own_pixels() -> PixelFormat:
     return PixelFormat("RGB", mean=middle, std=middle)
 
 
-def _crops(pixels: PixelFormat) -> dict[str, Any]:
+def _crops(pixels: PixelFormat, template: AlignTemplate) -> dict[str, Any]:
     """The template and the pixels, as a card's embedder and quality sections say them."""
-    from ..models.align import ARCFACE_112
-
-    points = [[round(float(x), 4) for x in point] for point in ARCFACE_112.points]
+    points = [[round(float(x), 4) for x in point] for point in template.points]
     return {
-        "template": {"size": ARCFACE_112.size, "points": points},
+        "template": {"size": template.size, "points": points},
         "channel_order": pixels.channel_order,
         "mean": list(pixels.mean),
         "std": list(pixels.std),

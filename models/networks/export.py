@@ -20,6 +20,7 @@ from ..store import written_whole
 from .backbone import SIDE, Backbone
 from .caface import CAFace, ChunkPart, ReadPart
 from .checkpoints import find_state, read_checkpoint
+from .quality_heads import EmbeddingQuality
 
 TOLERANCE = 1e-4
 """Largest difference from torch, relative to the largest number of an output, or to 1."""
@@ -84,12 +85,16 @@ def export_backbone(backbone: Backbone, path: Path) -> None:
     export_onnx(_Maps(backbone), example, outputs, path, inner=STYLE_TENSORS)
 
 
-def export_quality(network: nn.Module, path: Path) -> None:
-    """Write a network of faces (B, 3, 112, 112) to quality (B,): "input" to "quality".
+def export_quality(network: nn.Module, path: Path, *, side: int = SIDE) -> None:
+    """Write a network of faces (B, 3, side, side) to quality (B,): "input" to "quality".
 
-    Raises as `export_onnx`.
+    One that also gives embeddings (EmbeddingQuality) keeps them inside, as "embedding". Raises as
+    `export_onnx`.
     """
-    export_onnx(network, {"input": example_faces(network)}, ["quality"], path)
+    both = isinstance(network, EmbeddingQuality)
+    outputs = ("embedding", "quality") if both else ("quality",)
+    example = {"input": example_faces(network, side)}
+    export_onnx(network, example, outputs, path, inner=outputs[:-1])
 
 
 def export_caface(network: CAFace, chunk: Path, read: Path) -> None:
@@ -118,11 +123,11 @@ def export_caface(network: CAFace, chunk: Path, read: Path) -> None:
     export_onnx(ReadPart(network).eval(), sums, ["fused", "gain"], read)
 
 
-def example_faces(network: nn.Module) -> Tensor:
-    """Noise (2, 3, 112, 112) in -1..1, of the dtype of the network's weights."""
+def example_faces(network: nn.Module, side: int = SIDE) -> Tensor:
+    """Noise (2, 3, side, side) in -1..1, of the dtype of the network's weights."""
     dtype = next(network.parameters()).dtype
     draw = torch.Generator().manual_seed(0)
-    return 2 * torch.rand(2, 3, SIDE, SIDE, generator=draw, dtype=dtype) - 1
+    return 2 * torch.rand(2, 3, side, side, generator=draw, dtype=dtype) - 1
 
 
 def load_state(module: nn.Module, path: Path) -> None:

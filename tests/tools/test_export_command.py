@@ -12,15 +12,20 @@ import yaml
 from typer.testing import CliRunner
 
 from facestream import ConfigError, CorruptModelFile
+from facestream.models.backends import open_session
 from facestream.models.caface_head import HeadSize, load_head, random_head, save_head
 from facestream.models.card_file import read_card
+from facestream.models.inference import AlignTemplate, Embedded
 from facestream.models.pack import Pack, open_pack, self_test_crop
 from facestream.models.pixels import PixelFormat
+from facestream.models.quality import ModelQuality
 from facestream.models.store import CARDS, pack_folder
 from facestream.tools.cli import app
+from facestream.tools.export import UNITS
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
+pytestmark = pytest.mark.timeout(600)  # tracing takes many small steps, long on busy cores
 
 DIMENSION = 64
 
@@ -77,6 +82,33 @@ def test_an_exported_embedder_runs_in_a_pack_with_the_numbers_of_torch(
     np.testing.assert_allclose(embedded.styles, styles, rtol=1e-4, atol=1e-4)
 
 
+def test_an_exported_quality_network_scores_crops_as_torch_does(tmp_path: Path) -> None:
+    from facestream.models.networks.lightqnet import LightQNet
+
+    torch.manual_seed(0)
+    network = LightQNet().eval()
+    torch.save(network.state_dict(), tmp_path / "light.pt")
+    sections = export(
+        "quality", tmp_path / "light.pt", tmp_path / "light.onnx", "--kind", "lightqnet"
+    )
+    spec = sections["quality"]
+    assert sections["files"]["quality"]["bytes"] == (tmp_path / "light.onnx").stat().st_size
+    assert (spec["file"], spec["template"]["size"]) == ("quality", 96)
+    pixels = PixelFormat(spec["channel_order"], tuple(spec["mean"]), tuple(spec["std"]))
+    crops = np.stack([self_test_crop(96), self_test_crop(96)[::-1]])
+    template = AlignTemplate(96, np.array(spec["template"]["points"], np.float32))
+    source = ModelQuality(
+        open_session(tmp_path / "light.onnx"), template=template, pixels=pixels, unit=spec["unit"]
+    )
+    nothing = np.zeros(2, np.float32)
+    scores = source.score(
+        crops=crops, embedded=Embedded(*[nothing] * 3), boxes=nothing, scores=nothing
+    )
+    with torch.no_grad():
+        wanted = network(torch.from_numpy((crops.transpose(0, 3, 1, 2) - np.float32(128)) / 128))
+    np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_a_head_is_exported_whole_with_its_two_parts(tmp_path: Path) -> None:
     head = random_head(0, HeadSize(16, 6, 3, style_code=8, norm_code=8), style_mix=0.5)
     save_head(tmp_path / "trained.npz", head)
@@ -92,14 +124,16 @@ def test_a_head_is_exported_whole_with_its_two_parts(tmp_path: Path) -> None:
 def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
     torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "other.pt")
     out = tmp_path / "net.onnx"
-    for kind in ("backbone", "quality"):
-        error = refused(kind, tmp_path / "other.pt", out, "--network", "mobile")
+    for kind in ("backbone",), *(("quality", "--kind", name) for name in UNITS):
+        error = refused(*kind, tmp_path / "other.pt", out, "--network", "mobile")
         assert isinstance(error, CorruptModelFile)
         assert "other.pt does not hold the weights of this network: it lacks" in str(error)
     words = ("--network", "iresnet18", "--layout", "adaface")
     assert isinstance(refused("backbone", tmp_path / "other.pt", out, *words), CorruptModelFile)
     error = refused("backbone", tmp_path / "other.pt", out, *words, "--branches", "2")
     assert isinstance(error, ConfigError) and "--branches goes with --layout own" in str(error)
+    error = refused("quality", tmp_path / "other.pt", out, "--kind", "other")
+    assert isinstance(error, ConfigError) and "--kind must be one of labels, cr-fiqa" in str(error)
     assert not out.exists()
 
 

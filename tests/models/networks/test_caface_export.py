@@ -16,6 +16,7 @@ from facestream.models.networks.export import export_caface
 from facestream.models.networks.sets import FaceSets, full_sets, pad_sets
 
 pytest.importorskip("onnxscript")
+pytestmark = pytest.mark.timeout(600)  # tracing takes many small steps, long on busy cores
 
 SIZE = HeadSize(dimension=20, styles=5, centres=4, style_code=16, norm_code=16)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -24,10 +23,18 @@ from facestream.models.networks.export import (
     load_state,
 )
 from facestream.models.networks.label_transfer import QualityRegressor
+from facestream.models.networks.quality_heads import (
+    EmbeddingQuality,
+    MapQuality,
+    Scored,
+    SddHead,
+)
+from facestream.models.networks.ssr import SSR
 from facestream.models.onnx_surgery import add_style_outputs, load_onnx
 from facestream.models.pixels import PixelFormat
 
 pytest.importorskip("onnxscript")
+pytestmark = pytest.mark.timeout(600)  # tracing takes many small steps, long on busy cores
 
 SETS = {0: "batch", 1: "faces"}
 
@@ -187,15 +194,32 @@ def test_an_embedder_and_its_styles_are_those_of_torch(branches: int, tmp_path: 
     np.testing.assert_allclose(embedded.styles, styles, rtol=1e-4, atol=1e-4)
 
 
-def test_a_quality_network_gives_one_number_per_face(tmp_path: Path) -> None:
-    network = QualityRegressor(TinyBackbone()).eval()
+QUALITY = {
+    "labels": lambda: QualityRegressor(TinyBackbone()),
+    "CR-FIQA": lambda: EmbeddingQuality(TinyBackbone()),
+    "SDD-FIQA": lambda: MapQuality(TinyBackbone(), SddHead(6)),
+}
+
+
+@pytest.mark.parametrize("name", QUALITY)
+def test_a_quality_network_gives_one_number_per_face(name: str, tmp_path: Path) -> None:
+    network = QUALITY[name]().eval()
     export_quality(network, tmp_path / "net.onnx")
     faces = torch.rand(3, 3, 112, 112, generator=torch.Generator().manual_seed(0))
-    quality = run(tmp_path / "net.onnx", {"input": faces})["quality"]
+    got = run(tmp_path / "net.onnx", {"input": faces})
     with torch.no_grad():
-        np.testing.assert_allclose(quality, network(faces), rtol=1e-4, atol=1e-4)
-    assert quality.shape == (3,)
-    assert len(onnx.load(str(tmp_path / "net.onnx")).graph.output) == 1
+        wanted = network(faces)
+    quality = wanted.quality if isinstance(wanted, Scored) else wanted
+    assert got.keys() == {"quality"} and got["quality"].shape == (3,)
+    np.testing.assert_allclose(got["quality"], quality, rtol=1e-4, atol=1e-4)
+
+
+def test_the_learned_density_of_ida_is_one_line(tmp_path: Path) -> None:
+    network = SSR(8).eval()
+    embeddings = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+    export_onnx(network, {"embedding": embeddings}, ["output"], tmp_path / "ssr.onnx")
+    got = run(tmp_path / "ssr.onnx", {"embedding": embeddings[:1]})["output"]
+    np.testing.assert_allclose(got, network(embeddings[:1]).detach(), rtol=1e-4, atol=1e-4)
 
 
 def test_weights_load_by_name_or_not_at_all(tmp_path: Path) -> None:
