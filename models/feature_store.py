@@ -174,14 +174,16 @@ def create_store(
     """Open the store of this key in the folder, or begin it.
 
     Raises ConfigError when the folder holds the features of another pack, preprocessing, data, list
-    of names or layout, or when a name is repeated or holds a line break.
+    of names or layout, or files that are no store's, or when a name is repeated, is no UTF-8 or
+    holds a line break.
     """
-    text = "".join(f"{name}\n" for name in names)
     _check_names(names, layout)
+    text = "".join(f"{name}\n" for name in names)
     wanted = _Header(FORMAT, key, layout, hashlib.sha256(text.encode()).hexdigest())
     if (folder / "store.json").is_file():
         _refuse_mix(folder, _read_header(folder), wanted)
         return FeatureStore(folder)
+    _require_free(folder, layout)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "names.txt").write_text(text, encoding="utf-8")
     for name, (shape, dtype) in _arrays(layout).items():
@@ -298,7 +300,7 @@ def fingerprint_parts(parts: Iterable[tuple[str, bytes]]) -> str:
     """The fingerprint of data: 16 hexadecimal digits over names and bytes, in this order."""
     total = hashlib.sha256()
     for name, data in parts:
-        total.update(hashlib.sha256(name.encode()).digest())
+        total.update(hashlib.sha256(name.encode(errors="surrogateescape")).digest())
         total.update(hashlib.sha256(data).digest())
     return total.hexdigest()[:16]
 
@@ -329,6 +331,8 @@ def _check_names(names: Sequence[str], layout: StoreLayout) -> None:
         raise ConfigError(f"names must differ, got {twice!r} twice: list every face once")
     if any(name != "".join(name.splitlines()) or not name for name in names):
         raise ConfigError("a name must be one line and not empty: rename the picture")
+    if other := next((n for n in names if n.encode(errors="replace").decode() != n), None):
+        raise ConfigError(f"a name must be UTF-8, got {other!a}: rename the picture")
 
 
 def _read_header(folder: Path) -> _Header:
@@ -344,6 +348,20 @@ def _read_header(folder: Path) -> _Header:
     if header.format != FORMAT:
         raise ConfigError(f"{folder}: expected store format {FORMAT}, got {header.format}")
     return header
+
+
+def _require_free(folder: Path, layout: StoreLayout) -> None:
+    """Raise ConfigError where a store would lie among files that no store began there."""
+    if not folder.exists():
+        return
+    own = {"names.txt", "store.json.part", *(f"{name}.npy" for name in _arrays(layout))}
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: expected a folder for features, got a file: name another")
+    if other := next((one.name for one in sorted(folder.iterdir()) if one.name not in own), None):
+        raise ConfigError(
+            f"{folder} is no feature store and holds other files, such as {other}: name a folder "
+            "that is empty or new"
+        )
 
 
 def _refuse_mix(folder: Path, found: _Header, wanted: _Header) -> None:

@@ -204,6 +204,7 @@ def test_folders_and_lists_that_are_no_store_are_refused(tmp_path: Path) -> None
         (["a", "a"], "'a' twice"),
         (["a\nb"], "one line"),
         ([""], "not empty"),
+        (["b\udcff.jpg"], r"UTF-8, got 'b\\udcff\.jpg'"),
     ):
         with pytest.raises(ConfigError, match=why):
             create_store(tmp_path, KEY, names, StoreLayout(len(names), 8))
@@ -214,6 +215,19 @@ def test_folders_and_lists_that_are_no_store_are_refused(tmp_path: Path) -> None
     (tmp_path / "s" / "store.json").write_text("{}")
     with pytest.raises(ConfigError, match="not a store's header"):
         FeatureStore(tmp_path / "s")
+
+
+def test_a_store_is_not_begun_among_other_files(tmp_path: Path) -> None:
+    (tmp_path / "ANNA.jpg").write_bytes(b"a photo")
+    with pytest.raises(ConfigError, match=r"no feature store and holds other files, such as ANNA"):
+        create_store(tmp_path, KEY, NAMES, LAYOUT)
+    with pytest.raises(ConfigError, match="got a file"):
+        create_store(tmp_path / "ANNA.jpg", KEY, NAMES, LAYOUT)
+    assert [path.name for path in tmp_path.iterdir()] == ["ANNA.jpg"]
+    begun = tmp_path / "s"  # by a run that was killed before the header was there
+    create_store(begun, KEY, NAMES, LAYOUT)
+    (begun / "store.json").rename(begun / "store.json.part")
+    assert create_store(begun, KEY, NAMES, LAYOUT).pending()
 
 
 def test_features_of_another_shape_are_refused(tmp_path: Path) -> None:
