@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -11,6 +12,21 @@ from .. import ConfigError
 
 if TYPE_CHECKING:
     from .eval_faces import EmbedOptions
+
+
+def check_output(folder: Path | None) -> Path | None:
+    """The folder of --output. Raises ConfigError, before anything is measured, if it is no place
+    for a report.
+    """
+    if folder is None:
+        return None
+    there = next((one for one in (folder, *folder.absolute().parents) if one.exists()), Path("/"))
+    if not there.is_dir():
+        raise ConfigError(f"--output {folder}: {there} is a file: name another folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"--output {folder}: {there} cannot be written to: name another folder")
+    return folder
+
 
 PackOption = Annotated[str, typer.Option("--pack", help="Model pack.")]
 BackendOption = Annotated[str, typer.Option("--backend", help="onnxruntime or openvino.")]
@@ -39,7 +55,12 @@ ResamplesOption = Annotated[
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the bootstrap.")]
 OutputOption = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Folder for report.json, report.html and draws.npz."),
+    typer.Option(
+        "--output",
+        "-o",
+        callback=check_output,
+        help="Folder for report.json, report.html and draws.npz.",
+    ),
 ]
 NoImagesOption = Annotated[bool, typer.Option("--no-images", help="Put no faces on the page.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]

@@ -261,6 +261,7 @@ def test_rmfrd_pairs_by_folder(tmp_path: Path, crops: Crops) -> None:
         (["--alignment", "x"], "--alignment must be"),
         (["--kind", "x"], "--kind must be"),
         (["--features", "nowhere"], "no feature store"),
+        (["-o", f"{__file__}/report"], "test_eval_verification.py is a file: name another folder"),
     ],
 )
 def test_wrong_options_say_what_is_right(
