@@ -71,22 +71,26 @@ def measure_alternately(
 
     Works of one repeat see the same state of the machine, so their ratios are comparable where
     their times are not; every second repeat goes backwards. least: calls are repeated until they
-    took so many seconds, and their mean counts. On the CPU these are CPU seconds of this process,
-    which other programs do not stretch: use `single_thread`, or waiting threads count for work.
-    On a GPU it is the wall clock, until the device is done.
+    took so many seconds, and their mean counts. See `seconds_per_call` for the clock.
     """
     found: dict[Key, list[float]] = {name: [] for name in works}
     with torch.no_grad():
         for work in works.values():
             work()  # the first call allocates and chooses algorithms
-        for repeat in range(repeats):
-            names = list(works)[:: 1 if repeat % 2 == 0 else -1]
-            for name in names:
-                found[name].append(_seconds(works[name], device, least))
+    for repeat in range(repeats):
+        for name in list(works)[:: 1 if repeat % 2 == 0 else -1]:
+            found[name].append(seconds_per_call(works[name], device, least=least))
     return found
 
 
-def _seconds(work: Work, device: torch.device, least: float) -> float:
+@torch.no_grad()
+def seconds_per_call(work: Work, device: torch.device, *, least: float = 0.0) -> float:
+    """Mean seconds of as many calls as take `least` seconds together, at least one.
+
+    On the CPU these are CPU seconds of this process, which other programs do not stretch: use
+    `single_thread`, or waiting threads count for work. On a GPU it is the wall clock, until the
+    device is done.
+    """
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     _wait(device)
     begin, calls = clock(), 0
