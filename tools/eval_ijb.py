@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from .. import ConfigError
 from ..models.feature_store import fingerprint_parts
+from .eval_ijb_lists import IjbFiles, find_files
 from .eval_ijb_measures import IjbChoices, Part, cluster_faces, identify_probes, verify_pairs
 from .eval_ijb_pictures import probe_examples
 from .eval_ijb_set import read_ijb
@@ -22,22 +24,13 @@ def evaluate_ijb(folder: Path, name: str | None, choices: IjbChoices, source: So
     Raises ConfigError for malformed or missing input, and what `open_pack` raises.
     """
     bad: list[Bad] = []
-    chosen = read_ijb(folder, name, choices.pooling, source, bad)
-    files = chosen.files
-    have = {
-        "1:1": files.pairs is not None,
-        "1:N": bool(files.galleries) and files.probe is not None,
-        "clustering": files.probe is not None,
-    }
+    files = find_files(folder, name)
+    _need_lists(files, choices.protocols)
+    chosen = read_ijb(files, choices.pooling, source, bad)
     measures = {"1:1": verify_pairs, "1:N": identify_probes, "clustering": cluster_faces}
-    parts: list[Part] = []
-    for protocol in choices.protocols:
-        if not have[protocol]:
-            raise ConfigError(
-                f"{files.media.parent}: {protocol} needs lists that are not here (pairs, or the "
-                "1:N galleries and probes): leave this protocol out with --protocol"
-            )
-        parts.append(measures[protocol](chosen, choices, source.skip_bad, bad))
+    parts: list[Part] = [
+        measures[protocol](chosen, choices, source.skip_bad, bad) for protocol in choices.protocols
+    ]
     lists = [files.media, files.landmarks, files.pairs, *files.galleries, files.probe]
     fingerprint = fingerprint_parts(
         [("features", chosen.store.key.data.encode())]
@@ -68,3 +61,18 @@ def evaluate_ijb(folder: Path, name: str | None, choices: IjbChoices, source: So
     if groups and source.features is None:
         examples = probe_examples(groups, chosen, source)
     return Result(report, draws, examples)
+
+
+def _need_lists(files: IjbFiles, protocols: Sequence[str]) -> None:
+    """Raise ConfigError, before anything is embedded, where a protocol's lists are not there."""
+    have = {
+        "1:1": files.pairs is not None,
+        "1:N": bool(files.galleries) and files.probe is not None,
+        "clustering": files.probe is not None,
+    }
+    for protocol in protocols:
+        if not have[protocol]:
+            raise ConfigError(
+                f"{files.media.parent}: {protocol} needs lists that are not here (pairs, or the "
+                "1:N galleries and probes): name those to measure with --protocol"
+            )

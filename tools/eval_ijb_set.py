@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -13,7 +12,7 @@ from ..models.feature_store import FeatureStore, State
 from ..models.pooling import Pooling, Templates, pool_templates
 from ..models.scores import Labels
 from .eval_faces import FaceSet, FolderPictures
-from .eval_ijb_lists import IjbFiles, Media, find_files, read_landmarks, read_media
+from .eval_ijb_lists import IjbFiles, Media, read_landmarks, read_media
 from .eval_options import Source
 from .eval_verification import note_spoilt
 from .eval_verify import features_of
@@ -33,15 +32,15 @@ class IjbSet(NamedTuple):
     rows: Labels
 
 
-def read_ijb(
-    folder: Path, name: str | None, pooling: Pooling, source: Source, bad: list[Bad]
-) -> IjbSet:
+def read_ijb(files: IjbFiles, pooling: Pooling, source: Source, bad: list[Bad]) -> IjbSet:
     """The set with its features. A face that cannot be used is listed in `bad` with --skip-bad."""
-    files = find_files(folder, name)
     noted = bad if source.skip_bad else None
     media = read_media(files.media, noted)
     if files.landmarks is None:
-        raise ConfigError(f"{files.media.parent}: expected {files.name}_name_5pts_score.txt")
+        raise ConfigError(
+            f"{files.media.parent}: expected {files.name}_name_5pts_score.txt, got none: copy all "
+            "of meta/"
+        )
     # A picture may serve several templates: it is embedded once.
     names, row_of = np.unique(media.names, return_inverse=True)
     points, scores = read_landmarks(files.landmarks, names.tolist(), noted)

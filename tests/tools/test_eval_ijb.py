@@ -221,7 +221,7 @@ def test_identification_by_hand(made: Made) -> None:
 
 
 def test_poolings_differ_and_say_so(made: Made) -> None:
-    chosen = read_ijb(made.folder, None, POOLINGS["arcface"], made.source(), [])
+    chosen = read_ijb(find_files(made.folder), POOLINGS["arcface"], made.source(), [])
     texts = {pooling.describe() for pooling in POOLINGS.values()}
     vectors = {pool(chosen, pooling).vectors.tobytes() for pooling in POOLINGS.values()}
     assert len(texts) == len(vectors) == len(set(POOLINGS.values())) == 7
@@ -311,8 +311,9 @@ def test_an_empty_gallery_and_missing_lists_are_said(made: Made) -> None:
     with pytest.raises(ConfigError, match=r"G1\.csv: expected templates with subjects, got none"):
         evaluate_ijb(made.folder, None, CHOICES, made.source())
     (made.folder / "meta" / "ijbc_template_pair_label.txt").unlink()
+    not_yet = made.source()._replace(features=made.folder / "nowhere")  # said before it is opened
     with pytest.raises(ConfigError, match="1:1 needs lists that are not here"):
-        evaluate_ijb(made.folder, None, CHOICES, made.source())
+        evaluate_ijb(made.folder, None, CHOICES, not_yet)
     with pytest.raises(ConfigError, match=r"expected one list .* got none"):
         find_files(made.folder / "meta" / "nothing")
 
@@ -434,7 +435,7 @@ def test_from_pictures_with_landmarks_end_to_end(open_models: Pack, tmp_path: Pa
 
 
 def test_the_most_telling_probes_are_those_for_the_page(made: Made) -> None:
-    chosen = read_ijb(made.folder, None, POOLINGS["arcface"], made.source(), [])
+    chosen = read_ijb(find_files(made.folder), POOLINGS["arcface"], made.source(), [])
     part = identify_probes(chosen, CHOICES._replace(pictures=True), False, [])
     templates = plain_templates(made)
     groups = dict(part.telling)
