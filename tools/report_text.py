@@ -55,11 +55,11 @@ def print_report(report: Report, console: Console) -> None:
     """Title, variant, data and every table."""
     console.print(Text(report.title, style="bold"))
     for line in report.variant:
-        console.print(Text(f"  {line}"))
+        _print_item(line, console)
     facts = ", ".join(f"{value} {name}" for name, value in report.data.facts.items())
-    console.print(Text(f"  data: {report.data.name}, {facts}; fingerprint "
-                       f"{report.data.fingerprint}"))  # fmt: skip
-    console.print(Text("  model: " + "; ".join(report.model.values())))
+    data = f"data: {report.data.name}, {facts}; fingerprint {report.data.fingerprint}"
+    _print_item(data, console)
+    _print_item("model: " + "; ".join(report.model.values()), console)
     for table in report.tables:
         for part in _parts(table, console.width):
             console.print()
@@ -70,9 +70,16 @@ def print_report(report: Report, console: Console) -> None:
         console.print()
         console.print(Text(f"left out: {report.bad_total}", style="bold"))
         for bad in report.bad[:SHOWN_BAD]:
-            console.print(Text(f"  {bad.where}: {bad.why}"))
+            _print_item(f"{bad.where}: {bad.why}", console)
         if report.bad_total > SHOWN_BAD:
             console.print(Text("  … the rest is in report.json"))
+
+
+def _print_item(text: str, console: Console) -> None:
+    """A paragraph below the title, its later lines further in than its first."""
+    for place, line in enumerate(Text(text).wrap(console, console.width - 4)):
+        line.rstrip()
+        console.print(Text("    " if place else "  ") + line)
 
 
 def _parts(table: Table, width: int) -> list[RichTable]:
