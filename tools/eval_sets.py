@@ -49,7 +49,9 @@ def read_set(
     if path.is_dir():
         return read_rmfrd(path, alignment)
     if not path.is_file():
-        raise ConfigError(f"{path}: expected a .bin file, a list of pairs or RMFRD's folder")
+        raise ConfigError(
+            f"{path}: expected a .bin file, a list of pairs or RMFRD's folder, got nothing there"
+        )
     if path.suffix == ".bin":
         return [_bin_set(path)]
     pairs = read_pairs(path, kind, bad)
@@ -118,7 +120,10 @@ def read_rmfrd(folder: Path, alignment: Alignment, seed: int = 0) -> list[Verifi
     """
     masked, normal = (_people(folder / part) for part in (MASKED, NORMAL))
     if not masked:
-        raise ConfigError(f"{folder}: expected RMFRD's {MASKED}/PERSON/*.jpg, got none")
+        raise ConfigError(
+            f"{folder}: expected RMFRD's {MASKED}/PERSON/*.jpg, got none: of other sets name the "
+            "list of pairs, and their folder with --images"
+        )
     sets = []
     for name, others in (("masked-to-normal", normal), ("masked-to-masked", masked)):
         pairs = _pairs_by_folder(masked, others, np.random.default_rng(seed))

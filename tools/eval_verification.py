@@ -190,14 +190,14 @@ def make_tables(sets: Sequence[Measures]) -> list[Table]:
         auc = measured(area_under_roc(one.roc), one.draws.get("AUC", ()))
         rates.append(Row(one.name, [mean, *tars]))
         areas.append(Row(one.name, [eer, auc]))
-    few = [one.name for one in sets if one.roc.impostor * min(FARS) < 1]
     note = "Accuracy: mean over folds ± standard deviation; each fold judged at the threshold that "
     note += "is best on the others."
-    if few:
-        note += (
-            f" {', '.join(few)}: too few impostor pairs to measure a FAR of "
-            f"{rate_words(min(FARS))}; there the threshold lies above every impostor."
-        )
+    for one in sets:
+        if few := [rate_words(far) for far in FARS if one.roc.impostor * far < 1]:
+            note += (
+                f" {one.name}: too few impostor pairs to measure a FAR of {', '.join(few)}; there "
+                "the threshold lies above every impostor."
+            )
     return [
         Table("Verification", "set", ["accuracy", *map(far_words, FARS)], rates, note),
         Table("Whole curve", "set", ["EER", "AUC"], areas),
