@@ -32,7 +32,7 @@ from facestream.tools.eval_verification import Bootstrap
 from facestream.tools.eval_video import VideoChoices, evaluate_video
 from facestream.tools.eval_video_decide import Decider, live_aggregator, watch
 from facestream.tools.eval_video_ijbs import SeenFuser
-from facestream.tools.eval_video_record import record
+from facestream.tools.eval_video_record import Recording, record
 from facestream.tools.eval_video_set import Clip, Rules, read_set
 from facestream.tools.evaluate import app
 from facestream.tools.report_record import Number, Report, Result
@@ -42,7 +42,7 @@ from facestream.tools.truth import read_truth
 from .killed import kill_when, run_to_end
 
 SETTINGS = Simulation(
-    size=(640, 360),
+    size=(480, 270),
     fps=10,
     seconds=3.0,
     scenes=2,
@@ -86,7 +86,19 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("seen")
 
 
-def value(result, key: str) -> float:
+@pytest.fixture(scope="module")
+def measured(simulated: Path, store: Path) -> Result:
+    """The set evaluated once, as it is."""
+    return evaluate_video(simulated, CHOICES._replace(store=store))
+
+
+@pytest.fixture(scope="module")
+def ijbs(simulated: Path, store: Path) -> Result:
+    """The same set in the layout of IJB-S, with its protocols."""
+    return evaluate_video(simulated, CHOICES._replace(store=store, layout="ijbs"))
+
+
+def value(result: Result, key: str) -> float:
     number = result.report.numbers()[key]
     assert isinstance(number, Number) and number.value is not None
     return number.value
@@ -204,12 +216,13 @@ def decode(uri: str) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
 
 
-def test_a_second_run_reads_what_was_seen_and_says_the_same(simulated: Path, store: Path) -> None:
-    first = evaluate_video(simulated, CHOICES._replace(store=store))
+def test_a_second_run_reads_what_was_seen_and_says_the_same(
+    simulated: Path, store: Path, measured: Result
+) -> None:
     before = {path: path.stat().st_mtime_ns for path in store.iterdir()}
     again = evaluate_video(simulated, CHOICES._replace(store=store))
     assert {path: path.stat().st_mtime_ns for path in store.iterdir()} == before
-    assert again.report.tables == first.report.tables
+    assert again.report.tables == measured.report.tables
     # Another matcher sees the same; another detector threshold does not.
     other = CHOICES._replace(store=store, settings=("match.score=cosine",))
     evaluate_video(simulated, other)
@@ -220,9 +233,8 @@ def test_a_second_run_reads_what_was_seen_and_says_the_same(simulated: Path, sto
 
 
 def test_a_run_killed_while_it_records_goes_on_and_says_the_same(
-    simulated: Path, store: Path, tmp_path: Path
+    simulated: Path, measured: Result, tmp_path: Path
 ) -> None:
-    whole = evaluate_video(simulated, CHOICES._replace(store=store))
     seen = tmp_path / "seen"
     options = ["--no-tracking", "--resamples", "20", "--no-images", "--json"]
     command = ["evaluate", "video", str(simulated), "--store", str(seen), *options]
@@ -234,18 +246,19 @@ def test_a_run_killed_while_it_records_goes_on_and_says_the_same(
     (first,) = seen.glob("*.seen")
     before = first.stat().st_mtime_ns
     report = msgspec.json.decode(run_to_end(*command), type=Report)
-    assert msgspec.structs.replace(report, made=whole.report.made) == whole.report
+    assert msgspec.structs.replace(report, made=measured.report.made) == measured.report
     assert first.stat().st_mtime_ns == before
     assert [path.suffix for path in seen.iterdir()] == [".seen"] * 2
 
 
 def test_a_recording_that_is_none_is_said(
-    simulated: Path, open_models: Pack, tmp_path: Path
+    simulated: Path, open_models: Pack, store: Path, tmp_path: Path
 ) -> None:
     clip = read_set(simulated, "own", None, skip_bad=False, bad=[]).clips[0]
     config = configure(None, [str(clip.source)])
-    seen = record(clip, config, open_models, tmp_path, lambda count: None)
-    whole = seen.path.read_bytes()
+    stored = record(clip, config, open_models, store, lambda count: None)
+    seen = Recording(tmp_path / stored.path.name)
+    whole = stored.path.read_bytes()
     seen.path.write_bytes(whole[:-3])
     with pytest.raises(SourceCorrupt, match="not a whole recording"):
         list(seen.frames())
@@ -270,31 +283,30 @@ def test_given_boxes_leave_the_detector_and_the_tracker_out(simulated: Path, sto
         evaluate_video(simulated, given._replace(layout="ijbs"))
 
 
-def test_three_layouts_of_one_set_agree(simulated: Path, store: Path) -> None:
+def test_three_layouts_of_one_set_agree(
+    simulated: Path, store: Path, measured: Result, ijbs: Result
+) -> None:
     choices = CHOICES._replace(store=store)
-    own = evaluate_video(simulated, choices)
     mot = evaluate_video(simulated, choices._replace(layout="mot"))
-    assert value(mot, "Detection / all / recall") == value(own, "Detection / all / recall")
+    assert value(mot, "Detection / all / recall") == value(measured, "Detection / all / recall")
     assert not any(table.title == "Identification" for table in mot.report.tables)
     assert any("names nobody" in line for line in mot.report.variant)
-    ijbs = evaluate_video(simulated, choices._replace(layout="ijbs"))
     # Passers-by are not annotated there: they count as false positives, and it says so.
     key = "Detection / all / false positives per frame"
-    assert value(ijbs, key) > value(own, key)
+    assert value(ijbs, key) > value(measured, key)
     assert any("only subjects are annotated" in line for line in ijbs.report.variant)
     rank = "Identification / per video / rank 1"
-    assert value(ijbs, rank) == value(own, rank)
+    assert value(ijbs, rank) == value(measured, rank)
 
 
-def test_the_protocols_of_ijbs_end_to_end(simulated: Path, store: Path) -> None:
-    result = evaluate_video(simulated, CHOICES._replace(store=store, layout="ijbs"))
-    table, templates = result.report.tables[:2]
+def test_the_protocols_of_ijbs_end_to_end(ijbs: Result) -> None:
+    table, templates = ijbs.report.tables[:2]
     assert table.title == "IJB-S, end to end"
     assert [row.label for row in table.rows] == [row.label for row in templates.rows]
     key = "IJB-S, end to end / surveillance-to-booking / "
-    assert value(result, key + "rank 1") > 0.7
-    assert set(result.draws) <= set(result.report.numbers())
-    assert any("zero vector" in line for line in result.report.variant)
+    assert value(ijbs, key + "rank 1") > 0.7
+    assert set(ijbs.draws) <= set(ijbs.report.numbers())
+    assert any("zero vector" in line for line in ijbs.report.variant)
 
 
 def test_a_subject_whom_no_track_shows_is_a_zero_vector(
@@ -349,7 +361,7 @@ def test_faults_are_named_or_left_out(simulated: Path, store: Path, tmp_path: Pa
     truth.write_text(truth.read_text() + "1,2,x\n")
     with pytest.raises(SourceCorrupt, match=r"truth/scene000-camera0\.csv: line \d+: expected"):
         evaluate_video(broken, CHOICES)
-    report = evaluate_video(broken, CHOICES._replace(skip_bad=True)).report
+    report = evaluate_video(broken, CHOICES._replace(skip_bad=True, given=True)).report
     assert report.bad_total == 1 and report.data.facts["videos"] == "1"
     sorted(broken.glob("videos/*.mp4"))[1].unlink()
     with pytest.raises(ConfigError, match="expected videos with truth in layout own, got none"):
@@ -364,16 +376,17 @@ def test_photos_that_cannot_be_enrolled_are_counted(
 ) -> None:
     """A still that is listed and missing, or shows nobody: the others are enrolled."""
     broken = tmp_path / "broken"
-    shutil.copytree(simulated, broken)
+    shutil.copytree(simulated, broken, ignore=shutil.ignore_patterns("scene001*"))
+    choices = CHOICES._replace(store=store, given=True)
     first, *_ = sorted(broken.glob("img/*.png"))
     first.write_bytes(b"not a picture")
-    report = evaluate_video(broken, CHOICES._replace(store=store)).report
+    report = evaluate_video(broken, choices).report
     assert report.bad_total == 1 and report.bad[0].where.endswith(first.name)
     assert report.bad[0].why.startswith("not enrolled: ")
     first.unlink()
     with pytest.raises(SourceMissing, match=rf"{first.name}: expected the photo"):
-        evaluate_video(broken, CHOICES._replace(store=store))
-    skipping = CHOICES._replace(store=store, skip_bad=True)
+        evaluate_video(broken, choices)
+    skipping = choices._replace(skip_bad=True)
     assert evaluate_video(broken, skipping).report.bad_total == 1
 
 
