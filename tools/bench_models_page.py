@@ -107,7 +107,9 @@ def fusion_table(fusion: dict[str, Any]) -> Table:
         f"embedding. FPS(E) is that of {backbone} in its fastest batch, "
         f"{range_of(fusion['faces_per_second'])} faces/s; both are of the same repetition. CAFace "
         f"has {fusion['parameters']:,} parameters. The paper: IResNet-101 (here iresnet100) in "
-        f"batches of 256 on an RTX 3090, where FPS(E) was 1,288.{verdict(fusion)}"
+        "batches of 256 on an RTX 3090, where FPS(E) was 1,288. Its figures mean 3 ms for a set of "
+        "any size, presumably what starting the GPU's kernels takes; a CPU has no such floor, so "
+        f"only --device cuda compares like with like.{verdict(fusion)}"
     )
     columns = ["N", "fused", "multiply-adds", "ms", "relative", "paper"]
     return Table(f"CAFace, speed relative to {backbone}", columns, rows, notes)
