@@ -27,7 +27,8 @@ from .motion import Doubles, Indices, Mask, Motion
 from .records import Detections, Face, FrameRef, Tracked, TrackedFace, TrackEnd, TrackKey
 
 STRONG = 0.5
-"""Smallest detector score that may begin a track; weaker faces only continue one."""
+"""Smallest detector score that may begin a track; weaker faces, among them backs of heads, only
+continue one."""
 FAR = 2.5
 """Farthest, in face heights, that a face may lie from where its track predicts it."""
 FAR_FROM_LAST = 1.0
