@@ -184,16 +184,19 @@ def resample_share(
 ) -> Doubles:
     """Share of hits in bootstrap resamples over identities: (B,) float64, B <= resamples.
 
-    hits (N,) 0 or 1, such as `FoldAccuracy.correct`; first, second (N,) identities. Resamples
-    without any item are left out.
+    hits (N,) 0 or 1, such as `FoldAccuracy.correct`; first, second (N,) identities, S of them.
+    Pairs of two identities count S / (S - 1) times what `pair_weights` gives them, which is 1 on
+    average: genuine and impostor pairs are mixed here, and keep their parts. Resamples without any
+    item are left out.
     """
     count = len(np.asarray(hits))
     flags = check_flags("hits", hits, count)
     sides = (check_labels("first", first, count), check_labels("second", second, count))
     known, numbered = np.unique(np.concatenate(sides), return_inverse=True)
+    a, b = numbered[:count], numbered[count:]
     shares = []
     for row in identity_weights(len(known), resamples, seed=seed):
-        weights = pair_weights(row, numbered[:count], numbered[count:])
+        weights = np.where(a == b, 1.0, len(known) / (len(known) - 1)) * pair_weights(row, a, b)
         if weights.any():
             shares.append(float(weights[flags].sum() / weights.sum()))
     return np.array(shares)

@@ -263,6 +263,14 @@ def test_intervals_over_identities_are_wider_than_over_pairs():
     assert by_person.low < by_pair.low < 0.75 < by_pair.high < by_person.high
 
 
+def test_the_interval_of_a_share_is_around_it_where_kinds_of_pairs_differ():
+    # Genuine pairs fail, all pairs of different people succeed; of 20 people those weigh 5 % less
+    # in a resample than they are, unless that is made up for.
+    first, second = (side.ravel() for side in np.indices((20, 20)))
+    shares = resample_share(first != second, first, second)
+    assert shares.mean() == pytest.approx(0.95, abs=2e-4)
+
+
 def test_resamples_without_one_kind_of_pair_are_left_out():
     # Only person 0 has a genuine pair, so many resamples have none.
     rocs = list(resample_roc([0.9, 0.1], [1, 0], [0, 0], [0, 1], resamples=100))
