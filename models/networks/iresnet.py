@@ -171,6 +171,9 @@ class IResNet(Backbone):
         self._initialise()
 
     def _initialise(self) -> None:
+        if self.fc.weight.is_meta:
+            # Its weights are to come from a file. To draw there would import torch's compiler.
+            return
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 if self.convention.init == "normal":
