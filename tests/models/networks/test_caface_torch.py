@@ -528,11 +528,11 @@ def test_a_short_training_beats_the_mean():
     """Faces of a set share an error, so the mean stays wrong; the fuser has to find the good."""
     torch.manual_seed(0)
     people = SyntheticSets(0)
-    batches = [people.make(16, 16) for _ in range(20)]
+    batches = [people.make(16, 16) for _ in range(10)]
     network = CAFace(HeadSize(64, 32, 4, 16, 16), style_mix=0.5)
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    for step in range(60):
-        loss = caface_loss(network, *batches[step % 20], sizes=(2 + step % 7,))
+    for step in range(30):
+        loss = caface_loss(network, *batches[step % 10], sizes=(2 + step % 7,))
         optimiser.zero_grad()
         loss.total.backward()
         optimiser.step()

@@ -63,7 +63,7 @@ def test_parameters_are_the_published_number(depth: int) -> None:
     assert count(on_meta(depth, ADAFACE)) == PARAMETERS[depth] - (64 * 64 + 2 * 64) - 2 * 512
 
 
-@pytest.mark.parametrize("depth", PARAMETERS)
+@pytest.mark.parametrize("depth", [18, 100])
 def test_shapes_of_every_stage(depth: int) -> None:
     network = on_meta(depth)
     images = torch.empty(3, 3, 112, 112, device="meta")
@@ -212,9 +212,8 @@ def test_gradient_reaches_every_parameter_but_the_frozen_one() -> None:
     assert network.layer4[0].conv1.weight.grad is None
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_agrees_with_float32(small: IResNet, dtype: torch.dtype) -> None:
-    images = faces(1)
+def test_half_precision_agrees_with_float32(small: IResNet) -> None:
+    images, dtype = faces(1), torch.bfloat16  # float16 takes a CPU ten times as long
     half = IResNet(18, dimension=16, convention=small.convention).eval()
     half.load_state_dict(small.state_dict())
     half.to(dtype)
