@@ -33,18 +33,19 @@ PROGRAM = [sys.executable, "-m", "facestream.tools.cli"]
 PATIENCE = 90.0
 
 
-FRAMES = 80
+SECONDS, RATE = 8, 6
+FRAMES = SECONDS * RATE
 _made: dict[str, Any] = {}  # what several tests share: it takes its time
 
 
 def scene_of(pack: Pack, factory: pytest.TempPathFactory) -> Path:
-    """A folder with clip.mp4, people walking at 10 frames a second, and photos/ of some."""
+    """A folder with clip.mp4, people walking, and photos/ of some."""
     if "scene" not in _made:
         folder = factory.mktemp("scene")
         photo = cv2.imread(str(fetch_group_photo()))
         faces = find_faces(pack.detector, photo)
         enrolment_photos(photo, faces, folder / "photos")
-        render_clip(photo, faces, folder / "clip.mp4", seconds=FRAMES / 10, fps=10)
+        render_clip(photo, faces, folder / "clip.mp4", seconds=SECONDS, fps=RATE)
         _made["scene"] = folder
     scene: Path = _made["scene"]
     return scene
