@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SIM    ?= simulated
 ROOMS  := configs models stream train tools
 
-.PHONY: help demo test lint types docs bench benchmark-transport benchmark-accuracy simulate-compare clean
+.PHONY: help demo test lint types docs bench benchmark-transport benchmark-accuracy benchmark-models simulate-compare clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 21
@@ -37,8 +37,11 @@ bench: $(VENV)/.installed  ## Where the time goes, on the demo clip
 benchmark-transport: $(VENV)/.installed  ## What events and frames cost above bare ZeroMQ
 	$(BIN)/facestream bench transport
 
-benchmark-accuracy: $(VENV)/.installed-dev  ## Recognition on simulated video, into docs/benchmarks/accuracy.md; hours
+benchmark-accuracy: $(VENV)/.installed-dev  ## Recognition on simulated video, into docs/benchmarks/accuracy.md; about half an hour
 	$(BIN)/facestream bench accuracy --folder $(SIM)/accuracy
+
+benchmark-models: $(VENV)/.installed-dev  ## What the papers' networks cost, into docs/benchmarks/models.md; a quarter of an hour
+	$(BIN)/facestream bench models --write docs/benchmarks/models.md
 
 # Needs the clips of $$FACESTREAM_ASSETS/video, and the faces beside them.
 simulate-compare: $(VENV)/.installed  ## Simulated against real clips, into docs/simulate.md
