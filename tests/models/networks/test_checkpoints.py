@@ -23,7 +23,7 @@ from facestream.models.networks.checkpoints import (
     load_weights,
     read_checkpoint,
 )
-from facestream.models.networks.iresnet import ADAFACE, INSIGHTFACE, MAGFACE, IResNet
+from facestream.models.networks.iresnet import ADAFACE, INSIGHTFACE, MAGFACE, Convention, IResNet
 
 UNITS = {
     18: (2, 2, 2, 2),
@@ -165,6 +165,13 @@ def body() -> dict[str, Tensor]:
     return random_state(body_shapes(18))
 
 
+def blank(convention: Convention = INSIGHTFACE) -> IResNet:
+    """Depth 18 with whatever stands in its memory: drawing weights takes longer than a test."""
+    with torch.device("meta"):
+        network = IResNet(18, dimension=WIDTH, convention=convention)
+    return network.to_empty(device="cpu")
+
+
 def prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: value for name, value in state.items()}
 
@@ -255,7 +262,7 @@ def test_lightning_file(tmp_path: Path, body: dict[str, Tensor], layout: str, ot
 
 
 def test_caface_with_an_arcface_backbone_takes_rgb(arcface: dict[str, Tensor]) -> None:
-    network = IResNet(18, dimension=WIDTH)
+    network = blank()
     state = prefixed("model.", arcface) | head("center") | head("aggregator.sim")
     load_weights(network, state, "caface-arcface")
     assert torch.equal(network.fc.weight, arcface["fc.weight"])
@@ -281,7 +288,7 @@ def test_every_prefix(
     arcface: dict[str, Tensor],
     body: dict[str, Tensor],
 ) -> None:
-    network = IResNet(18, dimension=WIDTH, convention=LAYOUTS[layout].convention)
+    network = blank(LAYOUTS[layout].convention)
     state = body if layout == "adaface" else arcface
     load_weights(network, prefixed(prefix, state) | (head(others) if others else {}), layout)
     exported = export_weights(network, layout)
@@ -291,7 +298,7 @@ def test_every_prefix(
 
 def test_exported_weights_load_again(body: dict[str, Tensor]) -> None:
     first = IResNet(18, dimension=WIDTH, convention=ADAFACE)
-    second = IResNet(18, dimension=WIDTH, convention=ADAFACE)
+    second = blank(ADAFACE)
     load_weights(second, export_weights(first, "adaface"), "adaface")
     ours, theirs = first.state_dict(), second.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -306,7 +313,7 @@ def test_full_training_state_of_arcface_torch(tmp_path: Path, arcface: dict[str,
 
 
 def test_half_precision_and_missing_counters_are_taken(arcface: dict[str, Tensor]) -> None:
-    network = IResNet(18, dimension=WIDTH)
+    network = blank()
     state = {n: v.half() for n, v in arcface.items() if not n.endswith("num_batches_tracked")}
     load_weights(network, state, "arcface_torch")
     assert torch.equal(network.fc.weight, state["fc.weight"].float())
@@ -350,27 +357,27 @@ def test_a_mismatch_says_what_the_file_looks_like(layout: str, depth: int, hint:
 def test_a_magface_file_is_not_taken_for_insightface(arcface: dict[str, Tensor]) -> None:
     state = prefixed("features.module.", arcface) | head("parallel_fc")
     with pytest.raises(CorruptModelFile, match="an iresnet18 in layout magface"):
-        load_weights(IResNet(18, dimension=WIDTH), state, "arcface_torch")
+        load_weights(blank(), state, "arcface_torch")
 
 
 def test_something_else_is_in_no_layout() -> None:
     with pytest.raises(
         CorruptModelFile, match=r"it lacks 1[0-9]+ \(conv1.weight, .* in no known layout"
     ):
-        load_weights(IResNet(18, dimension=WIDTH), {"a": torch.zeros(1)}, "arcface_torch")
+        load_weights(blank(), {"a": torch.zeros(1)}, "arcface_torch")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_are_not_finite(arcface: dict[str, Tensor], value: float) -> None:
     state = arcface | {"bn2.bias": torch.full((512,), value)}
     with pytest.raises(CorruptModelFile, match=r"bn2.bias must hold finite"):
-        load_weights(IResNet(18, dimension=WIDTH), state, "arcface_torch")
+        load_weights(blank(), state, "arcface_torch")
 
 
 def test_integers_are_no_weights(arcface: dict[str, Tensor]) -> None:
     state = arcface | {"bn2.bias": torch.zeros(512, dtype=torch.int64)}
     with pytest.raises(CorruptModelFile, match=r"bn2.bias must hold finite floating point"):
-        load_weights(IResNet(18, dimension=WIDTH), state, "arcface_torch")
+        load_weights(blank(), state, "arcface_torch")
 
 
 def test_settings_that_cannot_be(tmp_path: Path, arcface: dict[str, Tensor]) -> None:
@@ -379,6 +386,6 @@ def test_settings_that_cannot_be(tmp_path: Path, arcface: dict[str, Tensor]) -> 
     with pytest.raises(ConfigError, match=r"adaface has iresnet18, .* got 'iresnet200'"):
         load_backbone(tmp_path / "x", "iresnet200", "adaface")
     with pytest.raises(ConfigError, match="eps 1e-05, the network has 2e-05"):
-        load_weights(IResNet(18, dimension=WIDTH, convention=MAGFACE), arcface, "arcface_torch")
+        load_weights(blank(MAGFACE), arcface, "arcface_torch")
     with pytest.raises(MissingModelFile, match="no checkpoint at"):
         load_backbone(tmp_path / "x", "iresnet18", "adaface")
