@@ -284,6 +284,13 @@ def test_the_first_key_closes_sockets_that_asked_for_none(
     assert join(server, pair).hears()
 
 
+@pytest.fixture
+def short_handshakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handshake that gets no answer is given up soon."""
+    monkeypatch.setattr("facestream.stream.access.HANDSHAKE_SECONDS", 2.0)
+
+
+@pytest.mark.usefixtures("short_handshakes")
 def test_nobody_gets_in_once_nobody_answers(store: KeyStore, context: Context) -> None:
     """libzmq lets everybody in where no ZAP handler is, unless told not to."""
     stranger = make(KeyStore(store.folder.parent / "elsewhere"), "stranger")
@@ -486,6 +493,7 @@ def test_a_frame_that_is_too_large_ends_its_connection_and_no_other(
     assert server.users == [""]
 
 
+@pytest.mark.usefixtures("short_handshakes")
 def test_a_folder_that_became_unsafe_lets_nobody_new_in(
     store: KeyStore, serve: Serve, join: Join, caplog: pytest.LogCaptureFixture
 ) -> None:
