@@ -106,15 +106,19 @@ class FeatureStore:
         self.folder = folder
         header = _read_header(folder)
         self.key, self.layout = header.key, header.layout
-        text = (folder / "names.txt").read_bytes()
+        text = (folder / "names.txt").read_bytes() if (folder / "names.txt").is_file() else b""
         if hashlib.sha256(text).hexdigest() != header.names:
             raise ConfigError(
-                f"{folder}: names.txt is not the list this store was made for: restore the file, "
-                "or remove the folder and embed again"
+                f"{folder}: names.txt is not the list this store was made for: remove the folder "
+                "and embed again"
             )
         self.names: list[str] = text.decode().splitlines()
         for name, (shape, dtype) in _arrays(self.layout).items():
-            array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            try:
+                array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            except (FileNotFoundError, ValueError, EOFError) as error:
+                why = f"{folder}/{name}.npy is missing or damaged ({error})"
+                raise ConfigError(f"{why}: remove the folder and embed again") from error
             if array.shape != shape or array.dtype != dtype:
                 raise ConfigError(
                     f"{folder}/{name}.npy: expected {shape} {dtype}, got {array.shape} "
@@ -296,7 +300,7 @@ def _checked(features: Features, layout: StoreLayout, count: int) -> Features:
     return Features(**{**columns, "states": states})
 
 
-def fingerprint_parts(parts: Iterable[tuple[str, bytes]]) -> str:
+def fingerprint_parts(parts: Iterable[tuple[str, bytes | memoryview]]) -> str:
     """The fingerprint of data: 16 hexadecimal digits over names and bytes, in this order."""
     total = hashlib.sha256()
     for name, data in parts:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
+from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
@@ -229,8 +230,15 @@ def load_report(folder: Path) -> Result:
     if report.format != FORMAT:
         raise ConfigError(f"{path}: expected {FORMAT!r}, got {report.format!r}")
     draws: dict[str, Draws] = {}
-    if (path.parent / "draws.npz").is_file():
-        with np.load(path.parent / "draws.npz", allow_pickle=False) as stored:
-            keys = json.loads(str(stored["keys"]))
-            draws = {key: stored[f"d{place}"] for place, key in enumerate(keys)}
+    drawn = path.parent / "draws.npz"
+    if drawn.is_file():
+        try:
+            with drawn.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                keys = json.loads(str(stored["keys"]))
+                draws = {key: stored[f"d{place}"] for place, key in enumerate(keys)}
+        except (BadZipFile, ValueError, EOFError, KeyError) as error:
+            raise ConfigError(
+                f"{drawn} is damaged ({error}): make the report again, or remove the file and "
+                "compare without significance"
+            ) from error
     return Result(report, draws, [])

@@ -209,6 +209,16 @@ def test_folders_and_lists_that_are_no_store_are_refused(tmp_path: Path) -> None
         with pytest.raises(ConfigError, match=why):
             create_store(tmp_path, KEY, names, StoreLayout(len(names), 8))
     create_store(tmp_path / "s", KEY, NAMES, LAYOUT)
+    for damage in (b"", b"\x93NUMPY\x01\x00", None):
+        array = tmp_path / "s" / "states.npy"
+        whole = array.read_bytes()
+        array.write_bytes(damage) if damage is not None else array.unlink()
+        with pytest.raises(ConfigError, match=r"states\.npy is missing or damaged .*embed again"):
+            FeatureStore(tmp_path / "s")
+        array.write_bytes(whole)
+    os.truncate(array, 130)
+    with pytest.raises(ConfigError, match=r"states\.npy is missing or damaged"):
+        FeatureStore(tmp_path / "s")
     (tmp_path / "s" / "names.txt").write_text("something else\n")
     with pytest.raises(ConfigError, match=r"names\.txt is not the list"):
         FeatureStore(tmp_path / "s")

@@ -95,6 +95,15 @@ def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
             load_report(tmp_path)
 
 
+def test_damaged_draws_are_said(tmp_path: Path) -> None:
+    save_report(make_result(), tmp_path)
+    whole = (tmp_path / "draws.npz").read_bytes()
+    for damaged in (b"", whole[:200], b"no zip"):
+        (tmp_path / "draws.npz").write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"draws\.npz is damaged .*make the report again"):
+            load_report(tmp_path)
+
+
 def test_numbers_are_written_with_unit_interval_and_spread() -> None:
     assert number_words(Number(0.5)) == "50.00 %"
     assert number_words(Number(0.5, spread=0.01, low=0.4, high=0.6)) == (
