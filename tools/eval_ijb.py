@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from .. import ConfigError
 from ..models.feature_store import fingerprint_parts
 from .eval_ijb_lists import IjbFiles, find_files
@@ -33,8 +35,11 @@ def evaluate_ijb(folder: Path, name: str | None, choices: IjbChoices, source: So
     ]
     lists = [files.media, files.landmarks, files.pairs, *files.galleries, files.probe]
     fingerprint = fingerprint_parts(
-        [("features", chosen.store.key.data.encode())]
-        + [(path.name, path.read_bytes()) for path in lists if path is not None]
+        [
+            ("features", chosen.store.key.data.encode()),
+            # Mapped and not read: the list of pairs may have hundreds of megabytes.
+            *((path.name, np.memmap(path, np.uint8, "r").data) for path in lists if path is not None),
+        ]
     )
     facts = {"pictures": f"{len(chosen.media.names):,}"}
     report = write_report(
