@@ -78,7 +78,7 @@ def guess_kind(path: Path, lines: Lines) -> Kind:
         return "two-lines"
     raise ConfigError(
         f"{path}:1: expected a list of pairs (lfw, two-lines, list or ytf), got {first[:60]!r}: "
-        "name its format with --kind"
+        "check the file; evaluate verification takes the format with --kind"
     )
 
 
