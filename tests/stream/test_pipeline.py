@@ -55,7 +55,7 @@ from facestream.tools.build import Parts
 
 from .conftest import RtspServer
 
-SCENE = "size=480x360&fps=10"
+SCENE = "size=320x240&fps=10"
 ONE = f"synthetic:?seed=1&faces=1&seconds=3&{SCENE}"
 TWO = f"synthetic:?seed=2&faces=2&seconds=3&{SCENE}"
 PATIENCE = 40.0
@@ -543,7 +543,7 @@ def drawn_clip(path: Path, frames: int = 40) -> Path:
     source = open_source(CameraConfig("clip", ONE.replace("seconds=3", "seconds=0")))
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 480, 360, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
         stream.options = {"preset": "ultrafast", "crf": "16", "bf": "0", "g": "5"}
         for frame, _ in zip(source, range(frames), strict=False):
             picture = av.VideoFrame.from_ndarray(frame.image, format="bgr24")

@@ -44,7 +44,7 @@ from facestream.tools.build import Parts
 from facestream.tools.run import configure
 
 PATIENCE = 120.0
-SCENE = "synthetic:?seed=2&faces=2&seconds=0&size=480x360&fps=10"
+SCENE = "synthetic:?seed=2&faces=2&seconds=0&size=320x240&fps=10"
 APPEARANCES, SHOWN, HIDDEN = 6, 12, 8
 
 
@@ -58,7 +58,7 @@ def write_clip(path: Path, appearances: int) -> Path:
     source = iter(open_source(CameraConfig("clip", SCENE)))
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 480, 360, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
         stream.options = {"preset": "ultrafast", "crf": "16"}
         for _ in range(appearances):
             for number in range(SHOWN + HIDDEN):

@@ -32,7 +32,7 @@ from facestream.stream.source import open_source
 from facestream.stream.watcher import SourceInfo
 from facestream.stream.workers import HELD_FRAMES, Attempts, Detecting, Embedding, Frames
 
-SCENE = "synthetic:?seed=2&faces=2&seconds=0&size=480x360&fps=10"
+SCENE = "synthetic:?seed=2&faces=2&seconds=0&size=320x240&fps=10"
 
 
 def change(state: str, camera: str = "a") -> StateChange:
@@ -114,7 +114,7 @@ def test_only_works_of_the_newest_attempt_that_was_answered_pass() -> None:
 def test_what_is_made_of_a_work_keeps_its_place(detecting: Detecting) -> None:
     stream = Stream()
     started(detecting, stream)
-    info = SourceInfo("a", "x", False, 480, 360, 10.0, None, None)
+    info = SourceInfo("a", "x", False, 320, 240, 10.0, None, None)
     works = [stream.work(info), stream.work(change("running")), *stream.show(3)]
     out = detecting.take(works)
     assert items(out) == [SourceInfo, StateChange, Tracked, Tracked, Tracked]
