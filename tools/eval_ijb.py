@@ -33,12 +33,13 @@ def evaluate_ijb(folder: Path, name: str | None, choices: IjbChoices, source: So
     parts: list[Part] = [
         measures[protocol](chosen, choices, source.skip_bad, bad) for protocol in choices.protocols
     ]
-    lists = [files.media, files.landmarks, files.pairs, *files.galleries, files.probe]
+    listed = [files.media, files.landmarks, files.pairs, *files.galleries, files.probe]
+    lists = [path for path in listed if path is not None]
     fingerprint = fingerprint_parts(
         [
             ("features", chosen.store.key.data.encode()),
             # Mapped and not read: the list of pairs may have hundreds of megabytes.
-            *((path.name, np.memmap(path, np.uint8, "r").data) for path in lists if path is not None),
+            *((path.name, np.memmap(path, np.uint8, "r").data) for path in lists),
         ]
     )
     facts = {"pictures": f"{len(chosen.media.names):,}"}
