@@ -39,6 +39,7 @@ from .eval_ijba_lists import (
     read_identification,
     read_verification,
 )
+from .eval_ijba_quality import read_levels, verify_levels
 from .eval_options import Source
 from .eval_output import model_words
 from .eval_progress import progress_bar
@@ -46,7 +47,9 @@ from .eval_verification import Bootstrap, far_words, make_plots, note_spoilt, ra
 from .eval_verify import features_of
 from .report_record import Bad, Data, Draws, Number, Result, Row, Table, measured, write_report
 
-PROTOCOLS = ("1:1", "1:N")
+PROTOCOLS = ("1:1", "1:N", "quality")
+USUAL = ("1:1", "1:N")
+"""Those that need no list but IJB-A's own."""
 FARS = (1e-1, 1e-2, 1e-3)
 Weights = npt.NDArray[np.uint16]
 
@@ -84,7 +87,7 @@ class Measured(NamedTuple):
 
 
 def evaluate_ijba(folder: Path, choices: IjbChoices, source: Source) -> Result:
-    """Read the lists of all splits, embed every face once, and measure 1:1 and 1:N.
+    """Read the lists of all splits, embed every face once, and measure 1:1, 1:N and by quality.
 
     folder: holds the splits and images/. Raises ConfigError for malformed or missing input, and
     what `open_pack` raises.
@@ -95,6 +98,8 @@ def evaluate_ijba(folder: Path, choices: IjbChoices, source: Source) -> Result:
     searches = read_identification(folder, noted) if "1:N" in choices.protocols else []
     lists = [one.listed for one in pairs]
     lists += [one for search in searches for one in (search.gallery, search.probes)]
+    leveled = read_levels(folder, noted) if "quality" in choices.protocols else None
+    lists += [leveled.listed] if leveled is not None else []
     faces = _embed(folder, lists, choices.pooling, source, bad)
     weights = None
     if choices.bootstrap.resamples:
@@ -105,6 +110,10 @@ def evaluate_ijba(folder: Path, choices: IjbChoices, source: Source) -> Result:
         parts.append(verify_splits(pairs, faces, choices, weights))
     if searches:
         parts.append(identify_splits(searches, faces, choices.pooling, weights))
+    if leveled is not None:
+        pooled = pool_list(leveled.listed, faces, choices.pooling)
+        people = np.searchsorted(faces.people, pooled.subjects)
+        parts.append(verify_levels(pooled.vectors, people, leveled.levels, choices, weights))
     fingerprint = fingerprint_parts(
         [("features", faces.store.key.data.encode())]
         + [(one.path.name, one.path.read_bytes()) for one in lists]
@@ -303,7 +312,8 @@ def _variant(choices: IjbChoices, splits: Mapping[str, int]) -> list[str]:
         "no training on the splits' own training lists",
     ]
     for name in choices.protocols:
-        lines.append(f"{name}: mean over {splits[name]} of {len(SPLITS)} splits")
+        if name in USUAL:
+            lines.append(f"{name}: mean over {splits[name]} of {len(SPLITS)} splits")
     if choices.bootstrap.resamples:
         lines.append(_bootstrap_words(choices.bootstrap))
     return lines
@@ -311,6 +321,6 @@ def _variant(choices: IjbChoices, splits: Mapping[str, int]) -> list[str]:
 
 def _bootstrap_words(bootstrap: Bootstrap) -> str:
     return (
-        "intervals of the mean: 95 % bootstrap over subjects, drawn alike in all splits since they "
+        "intervals: 95 % bootstrap over subjects, drawn alike in all splits since they "
         f"share subjects, galleries fixed; {bootstrap.resamples} resamples, seed {bootstrap.seed}"
     )

@@ -30,7 +30,7 @@ MARGIN = 0.5
 """Added to a face's box on each side, as a share of it: room for the detector that aligns."""
 
 _NUMBERS = ("TEMPLATE_ID", "SUBJECT_ID", "MEDIA_ID")
-_BOX = ("FACE_X", "FACE_Y", "FACE_WIDTH", "FACE_HEIGHT")
+BOX = ("FACE_X", "FACE_Y", "FACE_WIDTH", "FACE_HEIGHT")
 
 
 class Face(NamedTuple):
@@ -142,21 +142,21 @@ def read_faces(path: Path, bad: list[Bad] | None = None) -> FaceList:
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         rows = csv.reader(file)
         columns = {name.strip().upper(): place for place, name in enumerate(next(rows, []))}
-        if lacking := [name for name in (*_NUMBERS, "FILE", *_BOX) if name not in columns]:
+        if lacking := [name for name in (*_NUMBERS, "FILE", *BOX) if name not in columns]:
             raise ConfigError(
                 f"{path}:1: expected a header with TEMPLATE_ID, SUBJECT_ID, FILE, ..., it lacks "
                 f"{', '.join(lacking)}: take the list as it was distributed"
             )
         for fields in rows:
-            parsed = _parse(fields, columns)
+            parsed = parse_face(fields, columns)
             if parsed is None:
                 why = f"expected numbers, a file and a box of a face, got {','.join(fields)[:60]!r}"
-                _note(path, rows.line_num, why, bad)
+                note_line(path, rows.line_num, why, bad)
                 continue
             face, (template, subject, medium) = parsed
             if subject_of.setdefault(template, subject) != subject:
                 why = f"template {template} has subjects {subject_of[template]} and {subject}"
-                _note(path, rows.line_num, why, bad)
+                note_line(path, rows.line_num, why, bad)
                 continue
             faces.append(face)
             numbers.append([template, subject, medium])
@@ -173,11 +173,12 @@ def read_pairs(path: Path, listed: FaceList, bad: list[Bad] | None = None) -> In
     for number, line in _lines(path):
         fields = [field.strip() for field in line.split(",")]
         if len(fields) != 2 or not all(field.isdecimal() for field in fields):
-            _note(path, number, f'expected "template,template", got {line[:60]!r}', bad)
+            note_line(path, number, f'expected "template,template", got {line[:60]!r}', bad)
             continue
         pair = int(fields[0]), int(fields[1])
         if unknown := [one for one in pair if one not in known]:
-            _note(path, number, f"template {unknown[0]} has no faces in {listed.path.name}", bad)
+            why = f"template {unknown[0]} has no faces in {listed.path.name}"
+            note_line(path, number, why, bad)
             continue
         pairs.append(pair)
     if not pairs:
@@ -185,11 +186,13 @@ def read_pairs(path: Path, listed: FaceList, bad: list[Bad] | None = None) -> In
     return np.array(pairs, np.int64)
 
 
-def _parse(fields: list[str], columns: dict[str, int]) -> tuple[Face, list[int]] | None:
-    """A face and its template, subject and medium; None for a malformed line."""
+def parse_face(
+    fields: list[str], columns: dict[str, int], wanted: Sequence[str] = _NUMBERS
+) -> tuple[Face, list[int]] | None:
+    """A face and the numbers of the columns wanted; None for a malformed line."""
     try:
-        numbers = [int(fields[columns[name]]) for name in _NUMBERS]
-        left, top, width, height = (float(fields[columns[name]]) for name in _BOX)
+        numbers = [int(fields[columns[name]]) for name in wanted]
+        left, top, width, height = (float(fields[columns[name]]) for name in BOX)
         file = fields[columns["FILE"]].strip()
     except (ValueError, IndexError):
         return None
@@ -232,7 +235,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, text
 
 
-def _note(path: Path, number: int, why: str, bad: list[Bad] | None) -> None:
+def note_line(path: Path, number: int, why: str, bad: list[Bad] | None) -> None:
+    """Raise ConfigError for a line, or list it."""
     if bad is None:
         raise ConfigError(f"{path}:{number}: {why}; leave such lines out with --skip-bad")
     bad.append(Bad(f"{path.name}:{number}", why))

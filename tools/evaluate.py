@@ -85,7 +85,7 @@ def ijb(
         str | None, typer.Option("--set", help="ijba; ijbb or ijbc, where both lie.")
     ] = None,
     protocol: Annotated[
-        list[str] | None, typer.Option(help="1:1, 1:N or, not IJB-A, clustering; default: all.")
+        list[str] | None, typer.Option(help="1:1, 1:N, clustering; IJB-A: 1:1, 1:N, quality.")
     ] = None,
     pooling: Annotated[
         str, typer.Option(help="Published way of pooling a template; see docs/evaluation.md.")
@@ -128,8 +128,9 @@ def ijb(
     from .eval_pooling import choose_pooling
     from .eval_verification import Bootstrap
 
+    usual = eval_ijba.USUAL if name == "ijba" else PROTOCOLS
     offered = eval_ijba.PROTOCOLS if name == "ijba" else PROTOCOLS
-    chosen = tuple(check_choice("--protocol", one, offered) for one in protocol or offered)
+    chosen = tuple(check_choice("--protocol", one, offered) for one in protocol or usual)
     steps = {
         "add_flip": flip,
         "unit_images": unit_images,
@@ -240,15 +241,9 @@ def megaface(
     from .eval_output import finish
     from .eval_verification import Bootstrap
 
-    choices = MegafaceChoices(
-        probes,
-        tuple(distractors),
-        probe_images,
-        distractor_images,
-        alignment,
-        flip,
-        Bootstrap(resamples, seed),
-    )
+    folders = (probe_images, distractor_images)
+    bootstrap = Bootstrap(resamples, seed)
+    choices = MegafaceChoices(probes, tuple(distractors), *folders, alignment, flip, bootstrap)
     source = Source(pack, backend, store, features, workers, half, skip_bad, cluster)
     finish(evaluate_megaface(choices, source), output, as_json=json)
 

@@ -24,6 +24,7 @@ from facestream.models.feature_store import (
 from facestream.models.pack import Pack
 from facestream.models.pooling import POOLINGS
 from facestream.models.pull import fetch_group_photo
+from facestream.tools import eval_ijba_quality
 from facestream.tools.eval_cluster import ClusterSettings
 from facestream.tools.eval_ijb_measures import IjbChoices
 from facestream.tools.eval_ijba import evaluate_ijba
@@ -282,6 +283,63 @@ def test_splits_may_lie_directly_in_the_folder(made: Made) -> None:
     assert measure(made).report.tables == expected.tables
 
 
+def write_levels(made: Made) -> list[str]:
+    """Faces 0 of everybody are of high quality, 1 and 2 of middle, the frames of low."""
+    header = "FILE,SUBJECT_ID,QUALITY,FACE_X,FACE_Y,FACE_WIDTH,FACE_HEIGHT,NOTE"
+    words = ["high", "middle", "Middle", "low", "low"]
+    rows = [
+        f"{file},{SUBJECT + person},{words[face]},{','.join(map(str, box))},"
+        for person in range(PEOPLE)
+        for face in range(FACES)
+        for file, box in [face_of(person, face)]
+    ]
+    write(made.folder / "quality_levels.csv", [header, *rows])
+    return [header, *rows]
+
+
+def test_faces_of_lower_quality_against_those_of_high(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eval_ijba_quality, "_BATCH", 100)  # several blocks
+    write_levels(made)
+    choices = CHOICES._replace(protocols=("quality",), bootstrap=Bootstrap(40, 1))
+    report = evaluate_ijba(made.folder, choices, made.source()).report
+    both = made.plain.astype(float) + made.flipped
+    unit = both / np.linalg.norm(both, axis=2, keepdims=True)
+    same = np.eye(PEOPLE, dtype=bool)
+    for name, faces in (("middle", (1, 2)), ("low", (3, 4))):
+        scores = np.stack([unit[:, face] @ unit[:, 0].T for face in faces])  # (2, people, people)
+        genuine, impostor = scores[:, same].ravel(), scores[:, ~same].ravel()
+        for far, column in ((0.01, "TAR@FAR=1e-2"), (1e-3, "TAR@FAR=1e-3")):
+            tar = max((genuine >= t).mean() for t in [*genuine, np.inf]
+                      if (impostor >= t).mean() <= far)  # fmt: skip
+            number = report.numbers()[f"Quality / {name} to high / {column}"]
+            assert number.value == pytest.approx(tar)
+            assert number.low is not None and number.low <= tar <= (number.high or 0)
+    assert [row.cells[2:] for row in report.tables[0].rows] == [["28", "364"]] * 2
+    assert "too few impostor pairs to measure a FAR of 1e-3" in " ".join(report.variant)
+
+
+def test_faults_of_the_list_of_qualities_are_said_or_left_out(made: Made) -> None:
+    choices = CHOICES._replace(protocols=("quality",))
+    with pytest.raises(ConfigError, match=r"quality_levels\.csv: the quality protocol needs"):
+        evaluate_ijba(made.folder, choices, made.source())
+    rows = write_levels(made)
+    path = made.folder / "quality_levels.csv"
+    for line in (rows[1], rows[1].replace("0_0.jpg", "0_9.jpg").replace("high", "good"), "x,1"):
+        write(path, [*rows, line])
+        with pytest.raises(ConfigError, match=r"csv:72: expected a subject, .* each face once"):
+            evaluate_ijba(made.folder, choices, made.source())
+        bad = evaluate_ijba(made.folder, choices, made.source(skip_bad=True)).report.bad
+        assert [one.where for one in bad] == ["quality_levels.csv:72"]
+    write(path, [rows[0].replace("QUALITY", "Q"), *rows[1:]])
+    with pytest.raises(ConfigError, match="it lacks QUALITY"):
+        evaluate_ijba(made.folder, choices, made.source())
+    write(path, rows[:2])
+    with pytest.raises(ConfigError, match="of high and of lower quality"):
+        evaluate_ijba(made.folder, choices, made.source())
+
+
 @pytest.mark.parametrize(
     ("name", "line", "why"),
     [
@@ -410,4 +468,4 @@ def test_from_pictures_end_to_end(open_models: Pack, tmp_path: Path) -> None:
         assert table["rows"][0]["cells"][-1] == "" and table["rows"][1]["cells"][-1] == "0"
     wrong = CliRunner().invoke(app, [*arguments, "--protocol", "clustering"])
     assert isinstance(wrong.exception, ConfigError)
-    assert "--protocol must be 1:1 or 1:N, got clustering" in str(wrong.exception)
+    assert "--protocol must be 1:1, 1:N or quality, got clustering" in str(wrong.exception)
