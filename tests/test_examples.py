@@ -19,7 +19,7 @@ from facestream.stream.events import AnyEvent
 from facestream.stream.journal import Journal
 
 EXAMPLES = Path(facestream.__file__).parent / "examples"
-ENDLESS = "synthetic:?seconds=0&size=480x360&fps=5&faces=2&seed=2"
+ENDLESS = "synthetic:?seconds=0&size=320x240&fps=5&faces=2&seed=2"
 NODE_OLDEST = 18
 
 Start = Callable[..., "subprocess.Popen[str]"]

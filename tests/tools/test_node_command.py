@@ -19,7 +19,7 @@ from facestream.tools.topology import free_ports
 
 from ..running import PROGRAM, Run, assert_same, count, running, stored, wait_for, write
 
-URL = "synthetic:?seconds=8&size=480x360&fps=10&faces=2&seed={}"
+URL = "synthetic:?seconds=8&size=320x240&fps=10&faces=2&seed={}"
 
 
 def configuration(port: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from facestream.stream.events import AnyEvent, SightingEnded, SightingStarted, S
 from facestream.stream.journal import Journal
 from facestream.tools.run import configure, name_cameras
 
-SCENE = "size=480x360&fps=10&faces=2&seed=2"
+SCENE = "size=320x240&fps=10&faces=2&seed=2"
 SHORT = f"synthetic:?seconds=2&{SCENE}"
 ENDLESS = f"synthetic:?seconds=0&{SCENE}"
 COMMAND = [sys.executable, "-m", "facestream.tools.cli", "run"]
