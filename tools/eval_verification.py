@@ -272,8 +272,12 @@ def pairing_of(parts: Sequence[np.ndarray | None], bootstrap: Bootstrap) -> str:
 
 
 def extreme_pairs(one: Measures, count: int = 6) -> list[tuple[str, list[int]]]:
-    """Groups of pair places: genuine pairs with the lowest and highest scores, and impostors'."""
+    """Groups of pair places: genuine pairs with the lowest and highest scores, and impostors'.
+
+    Pairs with a face that was not found have no score to be shown for.
+    """
     order = np.argsort(one.scores, kind="stable")
+    order = order[one.scores[order] != NOT_FOUND]
     genuine, impostor = order[one.same[order]], order[~one.same[order]]
     groups = [
         ("Genuine pairs with the lowest scores", genuine[:count]),
@@ -281,4 +285,4 @@ def extreme_pairs(one: Measures, count: int = 6) -> list[tuple[str, list[int]]]:
         ("Genuine pairs with the highest scores", genuine[::-1][:count]),
         ("Impostor pairs with the lowest scores", impostor[:count]),
     ]
-    return [(title, [int(place) for place in places]) for title, places in groups]
+    return [(title, [int(place) for place in places]) for title, places in groups if len(places)]
