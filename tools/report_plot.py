@@ -149,8 +149,8 @@ def _axis(columns: list[list[float]], log: bool) -> Axis:
         first, last = np.floor(np.log10(low) + 1e-9), np.ceil(np.log10(high) - 1e-9)
         last = max(last, first + 1)
         return Axis(10.0**first, 10.0**last, True, [10.0**p for p in np.arange(first, last + 1)])
-    if high - low < 1e-6:  # a flat curve: show it against zero
-        low, high = min(low, 0.0), max(high, 0.0)
+    if high - low < 1e-6:  # a flat curve: show it against zero, and zero against one
+        low, high = min(low, 0.0), max(high, 0.0) or float(low == 0)
     step = _round_step(max(high - low, 1e-6) / 5)
     low, high = np.floor(low / step + 1e-9) * step, np.ceil(high / step - 1e-9) * step
     high = max(high, low + step)

@@ -196,6 +196,11 @@ def test_stairs_are_drawn_as_stairs() -> None:
     assert all(a[0] == b[0] or a[1] == b[1] for a, b in pairwise(rows))
 
 
+def test_a_curve_of_zeros_is_drawn_against_one() -> None:
+    svg = draw_plot(Plot("ERC", "x", "FNMR", [Curve("q", [0.0, 0.5], [0.0, 0.0])]))
+    assert ">1</text>" in svg and "e-0" not in svg
+
+
 @pytest.mark.parametrize("curves", [[], [Curve("none", [], [])], [Curve("nan", [0.1], [np.nan])]])
 def test_a_plot_without_points_is_still_a_plot(curves: list[Curve]) -> None:
     assert draw_plot(Plot("ROC", "x", "y", curves, x_log=True, y_log=True)).endswith("</svg>")
