@@ -22,11 +22,12 @@ from facestream.tools.docs_events import MESSAGES, message_examples
 from facestream.tools.docs_examples import examples
 
 ROOT = Path(facestream.__file__).parent
+WRITTEN = write_all()
 
 
-@pytest.mark.parametrize("path", write_all(), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
 def test_committed_documentation_equals_what_the_generator_gives(path: Path) -> None:
-    assert path.read_text(encoding="utf-8") == write_all()[path], "run `make docs`"
+    assert path.read_text(encoding="utf-8") == WRITTEN[path], "run `make docs`"
 
 
 @pytest.mark.parametrize(

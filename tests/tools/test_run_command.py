@@ -196,7 +196,7 @@ def test_a_run_that_was_killed_goes_on_in_the_same_events_file(
     start: Start, tmp_path: Path
 ) -> None:
     output, journal = tmp_path / "out", tmp_path / "journal.db"
-    source = f"synthetic:?seconds=20&{SCENE}"
+    source = f"synthetic:?seconds=12&{SCENE}"
     command = ["--source", source, "--output", str(output), "--journal", str(journal), "--json"]
     first = start(*command)
     wait_for_faces(first, output)
