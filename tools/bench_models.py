@@ -73,7 +73,7 @@ def bench_models(
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "version": __version__,
             "revision": revision(),
-            "machine": f"{platform.processor() or platform.machine()}, {platform.platform()}",
+            "machine": f"{platform.processor() or platform.machine()}, {platform.system()}",
             "device": cost.device_words(place),
             "repeats": repeats,
             "models": [measure_model(name, batches, repeats, place) for name in names],
