@@ -7,6 +7,7 @@ pack without `decision` loads, but matching with it is an error that says so.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -273,6 +274,16 @@ class Card:
     def folder(self) -> Path:
         """Folder of the card, where anchors and heads lie."""
         return self.path.parent
+
+    def checksum(self, file: str) -> str:
+        """SHA-256 of a file as published; of all their sums where it is built from several.
+
+        file: key in `files` or `derived`. Results of a network are comparable only when this is the
+        same; it does not depend on this machine.
+        """
+        sources = self.derived[file].sources if file in self.derived else (file,)
+        sums = [self.files[source].sha256 for source in sources]
+        return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
 
     def fitted_decision(self) -> DecisionSpec:
         """The decision section; raises ModelError where nothing has been fitted yet."""

@@ -20,7 +20,6 @@ import numpy as np
 from .. import EnrolmentRefused, GalleryEmpty
 from ..configs.schema import EnrolConfig
 from ..models.align import eye_distance
-from ..models.card import Card
 from ..models.inference import Image
 from ..models.photo import PhotoFace, describe_face, find_faces, tallest_face
 from .gallery import Gallery
@@ -89,7 +88,7 @@ class Enroller:
         self._pack = pack
         self._gallery = gallery
         self._rules = rules or EnrolConfig()
-        self._embedder = embedder_version(pack.card)
+        self._embedder = pack.card.checksum(pack.card.embedder.file)
 
     def enrol_photo(
         self, name: str, photo: Image | str | Path, *, notes: str | None = None
@@ -188,17 +187,6 @@ class Enroller:
                 f"eyes {apart:.0f} px apart, at least {least:.0f} needed (too small or turned away)"
             )
         return face
-
-
-def embedder_version(card: Card) -> str:
-    """SHA-256 of the embedder's published file; of all their sums where it is made from several.
-
-    Embeddings are comparable only when this is the same. It does not depend on this machine.
-    """
-    key = card.embedder.file
-    sources = card.derived[key].sources if key in card.derived else (key,)
-    sums = [card.files[source].sha256 for source in sources]
-    return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
 def photos_of(path: Path, name: str | None = None) -> Iterator[tuple[Path, str]]:

@@ -18,7 +18,7 @@ from ..models.ida import Anchors
 from ..models.pack import Pack, open_pack
 from ..stream.access import Access
 from ..stream.aggregate import AggregateStage
-from ..stream.enrol import Enroller, EnrolmentSummary, embedder_version
+from ..stream.enrol import Enroller, EnrolmentSummary
 from ..stream.gallery import Gallery
 from ..stream.journal import Journal
 from ..stream.known import KnownPeople
@@ -129,7 +129,7 @@ def know(gallery: Gallery, pack: Pack) -> KnownPeople:
     known = KnownPeople(
         gallery,
         pack=card.name,
-        embedder=embedder_version(card),
+        embedder=card.checksum(card.embedder.file),
         dimension=card.embedder.dimension,
         anchors=anchors_of(pack),
     )

@@ -320,20 +320,22 @@ def _fill(
 
 def pack_words(card: Card) -> str:
     """A pack and the checksum of its embedder, for store and report."""
-    from ..stream.enrol import embedder_version
-
-    return f"{card.name} {embedder_version(card)[:12]}"
+    return f"{card.name} {card.checksum(card.embedder.file)[:12]}"
 
 
 def preprocessing_words(card: Card, alignment: Alignment) -> str:
     """From picture to tensor in words, and what the quality is."""
     spec = card.embedder
     mean, std = (", ".join(f"{x:g}" for x in triple) for triple in (spec.mean, spec.std))
-    detector = f" ({card.detector.kind})" if alignment == "detect" else ""
+    found = f"{card.detector.kind} {card.checksum(card.detector.file)[:12]}"
+    detector = f" ({found})" if alignment == "detect" else ""
+    quality = card.quality.unit or card.quality.kind
+    if card.quality.file is not None:
+        quality += f" ({card.checksum(card.quality.file)[:12]})"
     size = f"{spec.template.size} x {spec.template.size} {spec.channel_order}"
     return (
         f"{ALIGNMENTS[alignment]}{detector}; {size}, minus ({mean}), divided by ({std}); "
-        f"quality: {card.quality.unit or card.quality.kind}"
+        f"quality: {quality}"
     )
 
 

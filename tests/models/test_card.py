@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -136,6 +137,13 @@ def test_a_missing_key_and_a_missing_file_are_named(tmp_path: Path) -> None:
 def test_any_text_is_a_card_or_a_model_error(text: str) -> None:
     with pytest.raises(ModelError):
         parse_card(text, HERE)
+
+
+def test_a_network_built_from_several_files_has_a_checksum_of_all() -> None:
+    card = read_card(CARDS / "omz.yaml")
+    parts = [card.files[key].sha256 for key in ("embedder_ir", "embedder_weights")]
+    assert [card.checksum(key) for key in ("embedder_ir", "embedder_weights")] == parts
+    assert card.checksum(card.embedder.file) == hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def test_a_pack_without_decision_loads_but_does_not_match() -> None:

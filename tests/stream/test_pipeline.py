@@ -32,7 +32,6 @@ from facestream.models.pack import Pack
 from facestream.models.photo import describe_face, find_faces, tallest_face
 from facestream.stream import camera
 from facestream.stream.client import subscribe
-from facestream.stream.enrol import embedder_version
 from facestream.stream.events import (
     AnyEvent,
     CameraState,
@@ -79,7 +78,7 @@ def enrol(place: Path, name: str, embedding: np.ndarray, pack: Pack) -> None:
             norm=float(np.linalg.norm(embedding)),
             quality=0.5,
             pack=pack.card.name,
-            embedder=embedder_version(pack.card),
+            embedder=pack.card.checksum(pack.card.embedder.file),
             source="drawn",
             digest=name,
         )
@@ -495,13 +494,13 @@ ENROL = """
 import sys, numpy as np
 from pathlib import Path
 from facestream.models.store import load_card
-from facestream.stream.enrol import embedder_version
 from facestream.stream.gallery import Gallery
 place, vector = sys.argv[1:]
 embedding = np.load(vector)
+card = load_card("open")
 with Gallery.open(place, create=False) as gallery:
     gallery.add_sample("Newcomer", embedding, norm=1.0, quality=0.5, pack="open",
-                       embedder=embedder_version(load_card("open")), source="x", digest="x")
+                       embedder=card.checksum(card.embedder.file), source="x", digest="x")
 """
 
 

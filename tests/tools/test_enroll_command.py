@@ -63,8 +63,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The data folder; the pack `open` is one that fits in this file."""
     card = SimpleNamespace(
         name="open",
-        files={"net": SimpleNamespace(sha256="a" * 64)},
-        derived={},
+        checksum={"net": "a" * 64}.get,
         embedder=SimpleNamespace(file="net", minimal_eye_distance=0.0),
     )
     small = SimpleNamespace(
