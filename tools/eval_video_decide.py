@@ -42,23 +42,27 @@ class Alert(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """Where a track can be seen: its id, a frame, and its face's box (4,) there."""
+    """Where a track can be seen: its id, a frame, and its face's box (4,) there.
+
+    shown: number of the truth's track whose face that is, 0 for none.
+    """
 
     track: int
     frame: int
     box: Floats
+    shown: int
 
 
 class SystemTrack(NamedTuple):
     """A track that ended. shown: as in Alert, what most of its faces belong to.
 
     templates: (C,) of every decision in order, the last of all observations; none where there were
-    too few to decide. best: the frame that weighs most in the last, where one is kept.
+    too few to decide. seen: the frames that weigh most in the last, as many as are kept.
     """
 
     shown: int
     templates: tuple[Floats, ...]
-    best: Seen | None = None
+    seen: tuple[Seen, ...] = ()
 
 
 class Watched(NamedTuple):
@@ -158,11 +162,9 @@ class Decider:
                 alerts.append(Alert(event.identity, person, event.frame / clip.truth.fps))
             elif isinstance(event, SightingEnded):
                 templates = tuple(replay.decided.get(event.track, ()))
-                best = None
-                if template is not None and template.evidence:
-                    first = template.evidence[0]
-                    best = Seen(event.track, first.frame.sequence, first.box)
-                tracks.append(SystemTrack(shown.mostly(event.track), templates, best))
+                kept = template.evidence if template is not None else ()
+                seen = tuple(shown.see(event.track, one.frame.sequence, one.box) for one in kept)
+                tracks.append(SystemTrack(shown.mostly(event.track), templates, seen))
         return Decisions(alerts, tracks)
 
     def score(self, templates: Floats) -> Doubles:
@@ -239,6 +241,11 @@ class Shown:
         """The truth's track in the newest matched frame up to this one; 0 without any."""
         before = [shown for number, shown in self._frames.get(track, ()) if number <= frame]
         return before[-1] if before else 0
+
+    def see(self, track: int, frame: int, box: Floats) -> Seen:
+        """A track's face in one frame, and whose it is in this very frame."""
+        here = [shown for number, shown in self._frames.get(track, ()) if number == frame]
+        return Seen(track, frame, box, here[0] if here else 0)
 
     def mostly(self, track: int) -> int:
         """The truth's track in most matched frames, of several the first; 0 without any."""

@@ -20,7 +20,7 @@ from ..models.identification import ProbeRanks, closed_set, open_set, rank_probe
 from ..models.scores import identity_weights
 from .eval_identify import FPIRS, Search, column_names, identification_plots
 from .eval_verification import Bootstrap
-from .eval_video_decide import Decisions, Seen, Watched
+from .eval_video_decide import Decisions, Seen, SystemTrack, Watched
 from .eval_video_set import Clip
 from .report_record import Curve, Draws, Number, Plot, Row, Table, measured
 
@@ -61,9 +61,10 @@ class Probes(NamedTuple):
 
 
 class DecidedTrack(NamedTuple):
-    """A track that was decided. track, person: whom it shows, by the truth; best: where to see it.
+    """A track that was decided. track, person: whom it shows in most frames, by the truth.
 
-    scores: the best of all its decisions (G,). last: those of its last decision (G,).
+    scores: the best of all its decisions (G,). last: those of its last decision (G,). best: where
+    to see it, with the person whom the truth has there; see `_best_frame`.
     """
 
     video: int
@@ -71,7 +72,7 @@ class DecidedTrack(NamedTuple):
     person: int
     scores: Doubles
     last: Doubles
-    best: Seen | None
+    best: tuple[Seen, int] | None
 
 
 class Case(NamedTuple):
@@ -109,10 +110,9 @@ def build_case(
             if track.templates:
                 scores = score(np.stack(track.templates))
                 person = persons[track.shown]
+                best = _best_frame(track, persons)
                 tracks.append(
-                    DecidedTrack(
-                        place, track.shown, person, scores.max(axis=0), scores[-1], track.best
-                    )
+                    DecidedTrack(place, track.shown, person, scores.max(axis=0), scores[-1], best)
                 )
         for alert in one.decisions.alerts:
             if people[persons[alert.shown]] != alert.identity:
@@ -127,6 +127,17 @@ def build_case(
         np.array(false, np.int64),
         hours,
     )
+
+
+def _best_frame(track: SystemTrack, persons: dict[int, int]) -> tuple[Seen, int] | None:
+    """The frame that weighs most of those that show the track's own person, and this person.
+
+    A track that goes over to another person may have no such frame: then the one that weighs most,
+    and whom it shows. None where no frame was kept. persons: by the truth's track, 0 for nobody.
+    """
+    seen = [(one, persons[one.shown]) for one in track.seen]
+    own = [one for one in seen if one[1] == persons[track.shown]]
+    return next(iter([*own, *seen]), None)
 
 
 def _passes(one: Video, place: int, persons: dict[int, int], people: list[str]) -> list[Pass]:

@@ -1,7 +1,8 @@
 """Faces for the page of `facestream evaluate video`: the tracks that were named best and worst.
 
 A recording holds no pixels, so each face is read back from its video, at the frame that weighs most
-in the track's last template. It goes onto the page and nowhere else.
+in the track's last template, of those that show the track's own person if any does. It goes onto
+the page and nowhere else.
 """
 
 from __future__ import annotations
@@ -85,16 +86,30 @@ def track_examples(
     examples = []
     for title, some in groups:
         for one in some:
-            seen = one.track.best
-            assert seen is not None  # extreme_tracks leaves those out
-            caption = f"score {one.score:.3f}"
-            if one.person != one.track.person < case.enrolled:
-                caption += f", the right person {one.track.scores[one.track.person]:.3f}"
-            clip = clips[one.track.video].name
-            caption += f"; {clip}, track {seen.track}, frame {seen.frame}"
-            pictures = [faces[one.track.video, seen.track], *stills[one.person]]
-            examples.append(Example(title, caption, pictures))
+            assert one.track.best is not None  # extreme_tracks leaves those out
+            face = faces[one.track.video, one.track.best[0].track]
+            words = caption(one, case.enrolled, clips[one.track.video].name)
+            examples.append(Example(title, words, [face, *stills[one.person]]))
     return examples
+
+
+def caption(one: Named, enrolled: int, clip: str) -> str:
+    """What is written below a track with a picture: its score and place, and whose face it is.
+
+    The latter only where it is not the face of the track's own person, that is of most frames.
+    """
+    track = one.track
+    assert track.best is not None
+    seen, person = track.best
+    words = f"score {one.score:.3f}"
+    if one.person != track.person < enrolled:
+        words += f", the right person {track.scores[track.person]:.3f}"
+    words += f"; {clip}, track {seen.track}, frame {seen.frame}"
+    if person == track.person:
+        return words
+    if person == one.person:
+        return f"{words}, where the track shows the person beside it"
+    return f"{words}, where the track shows somebody or something else"
 
 
 def _track_faces(
@@ -104,8 +119,8 @@ def _track_faces(
     wanted: dict[int, dict[int, list[Seen]]] = {}
     for one in tracks:
         if one.best is not None:
-            frames = wanted.setdefault(one.video, {})
-            frames.setdefault(one.best.frame, []).append(one.best)
+            seen, _ = one.best
+            wanted.setdefault(one.video, {}).setdefault(seen.frame, []).append(seen)
     return {
         (video, track): uri
         for video, frames in sorted(wanted.items())

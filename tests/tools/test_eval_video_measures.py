@@ -30,7 +30,7 @@ from facestream.tools.eval_video_decide import (
     boxes_of,
 )
 from facestream.tools.eval_video_identify import Video, build_case, measure_case, rank
-from facestream.tools.eval_video_pictures import cut_face, extreme_tracks
+from facestream.tools.eval_video_pictures import caption, cut_face, extreme_tracks
 from facestream.tools.eval_video_set import Clip, Rules
 from facestream.tools.report_record import Number
 from facestream.tools.truth import FaceTruth, VideoTruth
@@ -265,8 +265,8 @@ def test_the_most_telling_tracks_are_those_for_the_page() -> None:
     seen = watched(*[([(1, 0), (2, 100), (3, 200)], [(11, 0), (12, 100), (13, 200)])] * 3)
 
     def track(shown: int, *scores: float) -> SystemTrack:
-        place = Seen(len(scores), 0, np.zeros(4, np.float32))
-        return SystemTrack(shown, (vector(*scores),), place)
+        place = Seen(len(scores), 0, np.zeros(4, np.float32), shown)
+        return SystemTrack(shown, (vector(*scores),), (place,))
 
     tracks = [
         track(1, 0.9, 0.1, 0.0),
@@ -289,6 +289,38 @@ def test_the_most_telling_tracks_are_those_for_the_page() -> None:
         ("right, lowest scores", [("bob", 0.4)]),
         ("right, highest scores", [("ann", 0.9)]),
     ]
+
+
+def test_a_track_that_goes_over_to_another_is_shown_where_it_is_its_own_person() -> None:
+    # System track 11 is ann's in three frames, then bob's in two.
+    frames = [([(1, 0), (2, 100)], [(11, 0)])] * 3 + [([(1, 0), (2, 100)], [(11, 100)])] * 2
+    shown = Shown(watched(*frames, ([], [(11, 0)])))
+    assert shown.mostly(11) == 1
+    box = np.zeros(4, np.float32)
+    assert [shown.see(11, number, box).shown for number in range(6)] == [1, 1, 1, 2, 2, 0]
+
+    def captions(numbers: Sequence[int], *scores: float) -> list[tuple[str, str]]:
+        """Group and caption of the track, whose frames weigh in this order."""
+        seen = tuple(shown.see(11, number, box) for number in numbers)
+        track = SystemTrack(shown.mostly(11), (vector(*scores),), seen)
+        made = video("one", {1: "ann", 2: "bob"}, watched(*frames), [], [track])
+        case = build_case([made], GALLERY, lambda templates: templates.astype(np.float64))
+        return [
+            (title.rpartition(": ")[2], caption(one, case.enrolled, "one"))
+            for title, some in extreme_tracks(case)
+            for one in some
+        ]
+
+    right, wrong = "right, lowest scores", "wrong, highest scores"
+    where = "; one, track 11, frame"
+    assert captions([4, 1, 0], 0.9, 0.2, 0.0) == [(right, f"score 0.900{where} 1")]
+    other = ", where the track shows somebody or something else"
+    assert captions([4, 3], 0.9, 0.2, 0.0) == [(right, f"score 0.900{where} 4{other}")]
+    assert captions([5], 0.9, 0.2, 0.0) == [(right, f"score 0.900{where} 5{other}")]
+    words = f"score 0.800, the right person 0.300{where}"
+    over = ", where the track shows the person beside it"
+    assert captions([3, 4], 0.3, 0.8, 0.0) == [(wrong, f"{words} 3{over}")]
+    assert captions([3, 0], 0.3, 0.8, 0.0) == [(wrong, f"{words} 0")]
 
 
 @pytest.mark.parametrize("side", [20, 112, 200])
