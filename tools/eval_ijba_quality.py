@@ -74,7 +74,8 @@ def read_levels(root: Path, bad: list[Bad] | None = None) -> Levels:
             "middle, low) to rows of IJB-A's lists"
         )
     found: dict[Face, tuple[int, int]] = {}
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+    # Spreadsheets put a byte order mark before what they save as CSV.
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         rows = csv.reader(file)
         columns = {name.strip().upper(): place for place, name in enumerate(next(rows, []))}
         if lacking := [n for n in ("SUBJECT_ID", "FILE", *BOX, "QUALITY") if n not in columns]:

@@ -326,6 +326,9 @@ def test_faults_of_the_list_of_qualities_are_said_or_left_out(made: Made) -> Non
         evaluate_ijba(made.folder, choices, made.source())
     rows = write_levels(made)
     path = made.folder / "quality_levels.csv"
+    plain = eval_ijba_quality.read_levels(made.folder)
+    write(path, ["\ufeff" + rows[0], *rows[1:]])  # as spreadsheets save it
+    assert eval_ijba_quality.read_levels(made.folder).listed.faces == plain.listed.faces
     for line in (rows[1], rows[1].replace("0_0.jpg", "0_9.jpg").replace("high", "good"), "x,1"):
         write(path, [*rows, line])
         with pytest.raises(ConfigError, match=r"csv:72: expected a subject, .* each face once"):
