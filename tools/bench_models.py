@@ -83,8 +83,10 @@ def bench_models(
             "largest": measure_largest(largest, place),
         }
     if write is not None:
-        write.parent.mkdir(parents=True, exist_ok=True)
-        write.write_text(page(report), encoding="utf-8")
+        from ..models.store import written_whole
+
+        with written_whole(write) as partial:
+            partial.write_text(page(report), encoding="utf-8")
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:

@@ -94,7 +94,7 @@ def fusion_table(fusion: dict[str, Any]) -> Table:
         [
             str(row["faces"]),
             row["way"],
-            f"{row['multiply_adds'] / 1e6:,.3g} M",
+            f"{digits(row['multiply_adds'] / 1e6)} M",
             range_of(row["ms"]),
             range_of(row["ratio"]),
             f"{PAPER[row['faces']]:g}" if row["faces"] in PAPER else "",
@@ -136,13 +136,14 @@ def largest_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         [
             row["way"],
             f"{row['faces']:,}",
-            f"{row['seconds']:.3g}",
+            digits(row["seconds"]),
             "unknown" if row["bytes"] is None else f"{row['bytes'] / 1e6:,.0f}",
         ]
         for row in rows
     ]
     notes = (
-        "Memory: the most that the call took, without the weights and the set itself. In one go it "
+        "Seconds of one call each, after a first one that does not count. Memory: the most that "
+        "this first call took, without the weights and the set itself. In one go it "
         "grows with the set (the paper's 24 GB hold 12,000 faces); in chunks only three sums are "
         "kept, so that a set has no largest size."
     )
@@ -151,6 +152,11 @@ def largest_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def range_of(values: Mapping[str, float]) -> str:
     """Median with least and most, to three significant digits."""
-    words = (f"{values[key]:,.3g}" for key in ("median", "min", "max"))
-    middle, least, most = (word if "e" not in word else f"{float(word):,.0f}" for word in words)
+    middle, least, most = (digits(values[key]) for key in ("median", "min", "max"))
     return f"{middle} ({least} to {most})"
+
+
+def digits(value: float) -> str:
+    """A number to three significant digits; large ones in full, not as powers of ten."""
+    words = f"{value:.3g}"
+    return f"{float(words):,.0f}" if "e+" in words else words

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from facestream import ConfigError
-from facestream.tools.bench_models_page import PAPER, page, range_of, verdict
+from facestream.tools.bench_models_page import PAPER, digits, page, range_of, verdict
 from facestream.tools.cli import app
 
 torch = pytest.importorskip("torch")
@@ -78,6 +78,7 @@ def test_the_verdict_compares_medians_with_the_paper() -> None:
 
 def test_ranges_have_three_digits() -> None:
     assert range_of({"median": 4.2345, "min": 4.1, "max": 4.9}) == "4.23 (4.1 to 4.9)"
+    assert [digits(value) for value in (0.0372, 999.6, 123_456.0)] == ["0.0372", "1,000", "123,000"]
     assert range_of({"median": 1234.5, "min": 999.4, "max": 20000.0}) == "1,230 (999 to 20,000)"
 
 
