@@ -18,11 +18,11 @@ from scipy.special import log_ndtr
 
 from .. import RecordError
 from .fusion import Doubles, Floats
-from .ida import DensityModel, aligned_score, check_unit_rows
+from .ida import DensityModel, aligned_score, check_unit_rows, row_lengths
 
 Integers = npt.NDArray[np.int64]
 
-_BLOCK = 1 << 24  # scores held at once: 64 MiB
+_BLOCK = 1 << 24  # scores, or numbers of gallery rows, held at once: 64 MiB of float32
 _ROUNDING = 2.0**-23  # float32, with a factor 2 to spare
 
 
@@ -80,10 +80,16 @@ class SearchIndex:
         self._middle = float(self._densities.mean()) if count else 0.0
         offsets = self._densities - self._middle
         self._rows: Floats = np.empty((count, dimension + 2), np.float32)
-        self._rows[:, :dimension] = vectors[order]
+        for block in self._blocks(count):  # so that no second copy of a large gallery is made
+            self._rows[block, :dimension] = vectors[order[block]]
         self._rows[:, dimension] = offsets
         self._rows[:, dimension + 1] = offsets**2
-        self._longest = float(np.linalg.norm(self._rows, axis=1).max(initial=0.0))
+        self._longest = float(row_lengths(self._rows).max(initial=0.0))
+
+    def _blocks(self, count: int) -> list[slice]:
+        """0 .. count - 1 in blocks of rows that hold at most _BLOCK numbers."""
+        size = max(1, _BLOCK // (self.dimension + 2))
+        return [slice(start, start + size) for start in range(0, count, size)]
 
     @property
     def identities(self) -> int:
@@ -158,8 +164,11 @@ class SearchIndex:
     ) -> tuple[Hit, ...]:
         """The k best identities of the gallery rows that may hold them."""
         # Row sums, not a matrix product: equal rows must give equal bits for ties to hold.
-        vectors = self._rows[rows, : self.dimension]
-        cosines = (vectors * probe.astype(np.float64)).sum(axis=1)
+        # In blocks: for large tau the bound is loose, and that may be the whole gallery.
+        cosines, wide = np.empty(len(rows)), probe.astype(np.float64)
+        for block in self._blocks(len(rows)):
+            vectors = self._rows[rows[block], : self.dimension]
+            cosines[block] = (vectors * wide).sum(axis=1)
         scores = cosines
         if density is not None:
             scores = aligned_score(cosines, density, self._densities[rows], tau=self._tau)

@@ -1,6 +1,7 @@
 """Search finds exactly what exhaustive scoring finds."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -81,6 +82,27 @@ def test_a_whole_gallery_in_many_blocks(monkeypatch):
     at_once = SearchIndex(vectors, np.arange(200), anchors=anchors).search(probes, 3)
     for hits, same in zip(in_blocks, at_once, strict=True):
         assert [hit.identity for hit in hits] == [hit.identity for hit in same]
+
+
+def test_a_large_gallery_is_neither_copied_nor_widened_as_a_whole(monkeypatch):
+    monkeypatch.setattr("facestream.models.search._BLOCK", 1 << 14)
+    draw = np.random.default_rng(2)
+    vectors = unit(draw.standard_normal((20_000, 254)))
+    # At tau 64 densities differ so much that every row may be the best.
+    densities = draw.uniform(-60, 60, len(vectors))
+    anchors = Anchors(vectors[:1], "a", k=1, tau=64.0)
+    tracemalloc.start()
+    try:
+        index = SearchIndex(vectors, np.arange(20_000), anchors=anchors, densities=densities)
+        built = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        index.search(vectors[:1], 3)
+        searched = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert built < 1.3 * vectors.nbytes  # the index's own rows, and some columns
+    assert searched < 0.3 * vectors.nbytes
 
 
 def test_a_miniature_by_hand():
