@@ -33,6 +33,7 @@ Target = Literal["density", "discrepancy"]
 
 LARGEST = 1 << 26
 """Bytes of a file's arrays; C = H = 512 has 1 MB. More is no SSR, but a bomb."""
+_BLOCK = 1 << 22  # numbers of the hidden layer held at once: 16 MiB
 _WEIGHTS = ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
 _SETTINGS = ("target", "mean", "deviation", "k", "tau")
 
@@ -105,8 +106,12 @@ class LearnedDensity:
             )
         check_unit_rows("vectors", vectors)
         first, first_bias, second, second_bias = (self.arrays[name] for name in _WEIGHTS)
-        hidden = np.maximum(vectors @ first.T + first_bias, 0.0)
-        output = (hidden @ second[0] + second_bias[0]).astype(np.float64)
+        output = np.empty(len(vectors))
+        rows = max(1, _BLOCK // len(first))
+        for start in range(0, len(vectors), rows):
+            block = slice(start, start + rows)
+            hidden = np.maximum(vectors[block] @ first.T + first_bias, 0.0)
+            output[block] = hidden @ second[0] + second_bias[0]
         if self.target == "density":
             return np.asarray(np.clip(self.mean + self.deviation * output, -self.tau, self.tau))
         least, most = discrepancy([self.tau, -self.tau], self.k)

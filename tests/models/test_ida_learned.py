@@ -58,6 +58,13 @@ def test_a_density_never_leaves_what_is_possible():
         assert abs(density[0]) == pytest.approx(1.0, abs=1e-12)
 
 
+def test_many_faces_are_measured_in_blocks(monkeypatch):
+    model = LearnedDensity(draw_weights())
+    at_once = model.density(faces(30))
+    monkeypatch.setattr("facestream.models.ida_learned._BLOCK", 7 * H)
+    np.testing.assert_allclose(model.density(faces(30)), at_once, rtol=0, atol=1e-6)
+
+
 def test_a_file_holds_all_of_it(tmp_path):
     model = LearnedDensity(draw_weights(), "density", 0.31, 0.04, k=7, tau=2.0)
     save_learned_density(tmp_path / "ssr.npz", model)
