@@ -150,6 +150,13 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             # What is no array in there comes as bytes.
             return {name: np.asarray(archive[name]) for name in archive.files}
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        # RuntimeError: packed by a method, or under a password, that zipfile does not have.
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        MemoryError,  # a header that claims more numbers than any memory holds
+        RuntimeError,  # packed by a method, or under a password, that zipfile does not have
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise CorruptModelFile(f"{path} is not an SSR (.npz): {error}") from error

@@ -1,6 +1,7 @@
 """SSR without torch: its arithmetic, its file, and search with it in place of anchors."""
 
 import io
+import zipfile
 
 import numpy as np
 import pytest
@@ -156,6 +157,13 @@ def test_files_that_are_no_ssr_are_refused(tmp_path, monkeypatch):
     whole = io.BytesIO()
     np.savez(whole, **draw_weights(), **settings)
     path.write_bytes(whole.getvalue()[:-200])
+    with pytest.raises(CorruptModelFile, match="is not an SSR"):
+        load_learned_density(path)
+    header = io.BytesIO()
+    claim = {"descr": "<f4", "fortran_order": False, "shape": (1 << 50,)}
+    np.lib.format.write_array_header_1_0(header, claim)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("fc1.weight.npy", header.getvalue())
     with pytest.raises(CorruptModelFile, match="is not an SSR"):
         load_learned_density(path)
     path.write_bytes(whole.getvalue())
