@@ -8,6 +8,8 @@ layer is not published; here it is 256, the paper's length of an embedding.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,12 +41,12 @@ class SSR(nn.Module):
     ) -> None:
         """dimension: C. hidden: H. k, tau: those of the anchors that teach it.
 
-        Raises ConfigError for numbers that are not positive and an unknown target.
+        Raises ConfigError for numbers that are not positive and finite and an unknown target.
         """
         super().__init__()
-        if min(dimension, hidden, k) < 1 or not tau > 0.0:
+        if min(dimension, hidden, k) < 1 or not 0.0 < tau < math.inf:
             raise ConfigError(
-                "dimension, hidden, k and tau must be positive, "
+                "dimension, hidden, k and tau must be positive and finite, "
                 f"got {dimension}, {hidden}, {k} and {tau}"
             )
         if target not in ("density", "discrepancy"):
@@ -60,11 +62,14 @@ class SSR(nn.Module):
     def fit_scale(self, densities: Tensor) -> None:
         """Take mean and deviation of r (N,) over the training faces; for target "density" only.
 
-        Raises ConfigError for the other target, RecordError when r does not differ between faces.
+        Raises ConfigError for the other target, RecordError when r does not differ between faces or
+        is not finite.
         """
         if self.target != "density":
             raise ConfigError("only the target density is standardised: leave fit_scale out")
         values = densities.detach().double()
+        if not bool(values.isfinite().all()):
+            raise RecordError("densities must be finite, to be standardised: got one that is not")
         if values.numel() < 2 or not bool(values.max() > values.min()):
             raise RecordError("densities must be at least two and differ, to be standardised")
         self.mean.copy_(values.mean())

@@ -135,11 +135,16 @@ def test_the_loss_of_half_precision_is_float32():
 def test_what_cannot_be_is_refused():
     with pytest.raises(ConfigError, match="target must be density"):
         SSR(C, target="F")
-    with pytest.raises(ConfigError, match="must be positive, got 0"):
+    with pytest.raises(ConfigError, match="must be positive and finite, got 0"):
         SSR(0)
+    with pytest.raises(ConfigError, match="256, 10 and inf"):
+        SSR(C, tau=float("inf"))
     with pytest.raises(ConfigError, match="leave fit_scale out"):
         make(target="discrepancy").fit_scale(torch.tensor([0.1, 0.2]))
     with pytest.raises(RecordError, match="differ"):
         make().fit_scale(torch.full((4,), 0.3))
+    for bad in (float("inf"), float("nan")):
+        with pytest.raises(RecordError, match="must be finite"):
+            make().fit_scale(torch.tensor([0.1, 0.2, bad]))
     with pytest.raises(RecordError, match=r"got \(3, 32\) and \(2,\)"):
         make().loss(torch.randn(3, C), torch.zeros(2))
