@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import norm, spearmanr
 
 from facestream import RecordError
 from facestream.models.ida import (
@@ -60,6 +60,25 @@ def test_ranges_for_ten_neighbours():
     assert np.log(lowest) == pytest.approx(-3.6094379, abs=5e-8)
     assert np.log(highest) == pytest.approx(0.3905621, abs=5e-8)
     assert log_dao(0.7, 0.3, 0.3, k=10, tau=1.0) == pytest.approx(-1.2094379, abs=5e-8)
+
+
+def test_typical_densities_spread_the_discrepancy_by_a_twentieth():
+    # r of .35 +- .05: F = .0706 +- .0035, so its variance, which SSR is to explain, is 1.25e-5.
+    r = norm.ppf((np.arange(100_000) + 0.5) / 100_000, 0.35, 0.05)
+    f = discrepancy(r, 10)
+    assert (f.mean(), f.std()) == pytest.approx((0.0706, 0.0035), abs=5e-5)
+    assert f.var() == pytest.approx(1.25e-5, rel=5e-3)
+
+
+@pytest.mark.parametrize(("probe", "strength"), [(0.3, 0.5), (9.0, 1.0), (-9.0, 0.0)])
+def test_how_much_the_gallerys_density_counts(probe, strength):
+    """d log DAO / d r_g = -F_g / (F_q + F_g): half of it, all for a probe in a crowd, none for one
+    by itself."""
+    gallery, step = 0.3, 1e-5
+    high, low = (log_dao(0.5, probe, gallery + side * step, k=10, tau=1.0) for side in (1.0, -1.0))
+    own, other = discrepancy(gallery, 10), discrepancy(probe, 10)
+    assert -(high - low) / (2 * step) == pytest.approx(own / (own + other), abs=1e-8)
+    assert own / (own + other) == pytest.approx(strength, abs=1e-3)
 
 
 @settings(max_examples=60, deadline=None)
