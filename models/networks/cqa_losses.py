@@ -96,10 +96,11 @@ def most_branches(sigma: float = SIGMA, margin: float = MARGIN) -> int:
 
 
 def active_fraction(maps: Tensor, *, sigma: float = SIGMA, margin: float = MARGIN) -> Tensor:
-    """The share of pairs and places that the "pixel" reading still pushes apart, in [0, 1].
+    """The share of pairs and places whose term of the "pixel" reading is above 0, in [0, 1].
 
     A float32 scalar without gradient, 0 for one branch. To watch while training: near 0 the loss
-    has nothing left to do, or never had. Raises as `contrastive_attention_loss`.
+    has nothing left to do, or never had; 1 that does not fall is that of copies, which no gradient
+    pushes apart. Raises as `contrastive_attention_loss`.
     """
     limit = settled_difference(sigma, margin)
     return _mean((_differences(maps.detach()).abs() < limit).float())
