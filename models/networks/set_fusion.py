@@ -3,9 +3,9 @@
     fused = sum_i w_i f_i / ||f_i||,   sum_i w_i = 1
 
 with a weight per face, or per face and dimension; they differ in where the weights come from.
-Order never matters, one face alone gives its own direction, padding weighs 0. All compute in
-float32 at least. B sets of at most N faces, embeddings of C numbers, K style channels and maps
-(D, H, W) as in `sets.FaceSets`.
+Order never matters, one face alone gives its own direction, padding weighs 0. Weights and sums are
+float32 at least, also under autocast, which narrows only the networks before them. B sets of at
+most N faces, embeddings of C numbers, K style channels and maps (D, H, W) as in `sets.FaceSets`.
 """
 
 from __future__ import annotations
