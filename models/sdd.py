@@ -64,7 +64,7 @@ def sdd_labels(
     labels.
     Genuine partners of an image are drawn without replacement, and evenly where the identity has
     fewer than m others: each of n comes m / n times, up to rounding. Impostors are drawn with
-    replacement from all images of other identities. Memory: about 40 bytes per image and CHUNK
+    replacement from all images of other identities. Memory: about 80 bytes per image and CHUNK
     times 2 m embeddings. Takes K * N * 2 m cosines.
 
     Raises RecordError on wrong shapes or an embedding of length zero; ConfigError for fewer than
