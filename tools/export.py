@@ -137,16 +137,18 @@ def caface(
     Example: facestream export caface caface.ckpt fusion/
     """
     from ..models.caface_head import load_head, save_head
+    from ..models.store import written_whole
 
     export, files = networks("export"), networks("caface_files")
     if weights.suffix == ".npz":
         made = files.network_from_head(load_head(weights))
     else:
         made = files.load_caface(weights)
-    head = folder / "head.npz"
+    head = files.head_from_network(made)
     export.export_caface(made, folder / "chunk.onnx", folder / "read.onnx")
-    save_head(head, files.head_from_network(made))
-    _show({"fusion": {"aggregator": "caface", "caface_head": head.name}})
+    with written_whole(folder / "head.npz") as partial:
+        save_head(partial, head)
+    _show({"fusion": {"aggregator": "caface", "caface_head": "head.npz"}})
 
 
 def networks(name: str) -> ModuleType:
@@ -170,9 +172,11 @@ def _load_backbone(
     if layout != OWN:
         if branches:
             raise ConfigError(f"layout {layout} has no CQA-Face: --branches goes with --layout own")
-        loaded = networks("checkpoints").load_backbone(
-            weights, network, layout, dimension=dimension
-        )
+        published = networks("checkpoints")
+        if layout not in published.LAYOUTS:
+            known = ", ".join([OWN, *published.LAYOUTS])
+            raise ConfigError(f"--layout must be one of {known}, got {layout!r}")
+        loaded = published.load_backbone(weights, network, layout, dimension=dimension)
         return loaded.backbone, loaded.pixels
     made = networks("backbone").make_backbone(network, dimension=dimension)
     if branches:
