@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from facestream.models.feature_store import (
 from facestream.models.pack import Pack
 from facestream.tools.cluster import MOST_LOSSES, spread_over_cluster
 from facestream.tools.eval_faces import EmbedOptions, FaceSet, FolderPictures, embed_faces
-from facestream.tools.eval_sent import send_rows
+from facestream.tools.eval_sent import EmbedSent, card_mark, send_rows
 
 BLOCKS = 8
 COUNT = BLOCKS * BLOCK - 9
@@ -295,6 +295,15 @@ def test_pictures_go_along_with_their_rows_and_missing_ones_stay_missing(tmp_pat
         sent.pictures.read(1)
     np.testing.assert_array_equal(sent.landmarks, landmarks[1:])
     np.testing.assert_array_equal(sent.detector, scores[1:])
+
+
+def test_a_node_refuses_to_embed_with_another_pack_of_the_same_name(open_models: Pack) -> None:
+    card = open_models.card
+    stricter = replace(card, detector=replace(card.detector, score=0.9))
+    told = replace(card, description="The same networks in other words.")
+    assert card_mark(stricter) != card_mark(card) == card_mark(told)
+    with pytest.raises(ConfigError, match="pack open is not the one on the machine of the command"):
+        EmbedSent("open", "onnxruntime", card_mark(stricter), flip=False, styles=False)()
 
 
 def run_at(address: str) -> None:
