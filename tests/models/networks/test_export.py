@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +170,30 @@ def test_training_mode_and_single_examples_are_refused(tmp_path: Path) -> None:
         export_onnx(Masked(), make_sets(2, 3), ["total", "mean"], path, axes=SETS)
     with pytest.raises(ConfigError, match="2 items along each free axis: rows, mask have 1"):
         export_onnx(Masked().eval(), make_sets(2, 1), ["total", "mean"], path, axes=SETS)
+
+
+WITHOUT_ONNXSCRIPT = """
+import sys
+from pathlib import Path
+import torch
+sys.modules["onnxscript"] = None
+from facestream import ConfigError
+from facestream.models.networks.export import export_onnx
+try:
+    export_onnx(torch.nn.Linear(2, 3).eval(), {"x": torch.zeros(2, 2)}, ["y"], Path(sys.argv[1]))
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_without_onnxscript_the_error_says_what_to_install(tmp_path: Path) -> None:
+    # Elsewhere: here torch has loaded its exporter already.
+    path = tmp_path / "network.onnx"
+    command = [sys.executable, "-c", WITHOUT_ONNXSCRIPT, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("export needs onnxscript")
+    assert "pip install 'facestream[train]'" in done.stdout and not path.exists()
 
 
 def crops(count: int) -> np.ndarray:
