@@ -302,11 +302,14 @@ def weighted_mean(weights: Tensor, units: Tensor) -> Tensor:
 
 
 def share(weights: Tensor, mask: Tensor) -> Tensor:
-    """Weights (B, N) >= 0 divided by their sum over the set; equal ones where all are 0."""
+    """Weights (B, N) >= 0 divided by their sum over the set; equal ones where all are 0.
+
+    A set with a weight that is NaN gets NaN: it must not pass for one without weights.
+    """
     weights = torch.where(mask, weights, weights.new_zeros(()))
     # By the largest first: a sum of tiny weights would underflow.
     largest = weights.amax(dim=1, keepdim=True)
-    weighted = largest > torch.finfo(weights.dtype).tiny
+    weighted = ~(largest <= torch.finfo(weights.dtype).tiny)  # also where it is NaN
     scaled = torch.where(weighted, weights / torch.where(weighted, largest, 1.0), mask.to(weights))
     return scaled / scaled.sum(dim=1, keepdim=True)
 

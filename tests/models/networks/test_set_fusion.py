@@ -231,6 +231,15 @@ def test_tiny_qualities_count_as_much_as_large_ones():
     same(fuser(sets._replace(quality=1e-300 * quality)), fuser(sets._replace(quality=quality)))
 
 
+def test_a_quality_that_is_not_a_number_does_not_pass_for_no_quality():
+    sets = make_sets(2, 3)
+    quality = sets.quality.abs()
+    quality[0, 1] = float("nan")
+    fused = QualityWeighted(C)(sets._replace(quality=quality))
+    assert fused[0].isnan().all()
+    assert fused[1].isfinite().all()
+
+
 def test_nan_by_hand():
     # Faces along the axes. q0 = (log 3, 0): r0 = (3/4, 1/4), and q1 = tanh(r0) with W the identity.
     fuser = NAN(2)
