@@ -127,8 +127,10 @@ def test_every_node_killed_in_turn_changes_nothing(
     assert code == 0, errors
     # A busy machine may start a node so late that others say they wait for it.
     lines = [line for line in errors.splitlines() if "answer" not in line]
-    assert lines == [
-        f"node {node} was killed by SIGKILL and is started again" for node in KILLS[transport]
+    # Two that were killed within one look of the supervisor are told in the order of nodes.
+    assert sorted(lines) == [
+        f"node {node} was killed by SIGKILL and is started again"
+        for node in sorted(KILLS[transport])
     ]
     events = stored(tmp_path / f"{transport}.db")
     assert_same(expected, events)

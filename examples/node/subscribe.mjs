@@ -16,6 +16,7 @@ const replayEndpoint = endpoint.startsWith("tcp://")
 
 let cursor = await load(); // everything up to here is dealt with
 let saved = cursor;
+let saving = Promise.resolve();
 let number = 0; // of the newest question to the replay socket
 
 function dealWith(event) {
@@ -31,11 +32,16 @@ async function load() {
   }
 }
 
-async function save() {
-  if (cursor === saved) return;
-  saved = cursor;
-  await writeFile(`${file}.new`, JSON.stringify(saved), { mode: 0o600 });
-  await rename(`${file}.new`, file);
+// One write at a time, and whoever asks waits for all of them: an interrupt may come during one.
+function save() {
+  saving = saving.then(async () => {
+    if (cursor === saved) return;
+    const now = cursor;
+    await writeFile(`${file}.new`, JSON.stringify(now), { mode: 0o600 });
+    await rename(`${file}.new`, file);
+    saved = now;
+  });
+  return saving;
 }
 
 function take(event) {
