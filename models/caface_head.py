@@ -23,8 +23,6 @@ G = style code and N = norm code (the paper: C 512, K 384, M 4, D 128 = 64 + 64)
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +32,7 @@ import numpy as np
 
 from .. import CorruptModelFile, MissingModelFile, ModelError
 from .fusion import Doubles
+from .npz_file import read_arrays
 
 Division = Literal["exact", "clip1"]
 Rounding = Literal["floor", "trunc"]
@@ -178,7 +177,7 @@ def load_head(path: Path, *, dimension: int | None = None, styles: int | None = 
     """
     if not path.is_file():
         raise MissingModelFile(f"no CAFace head at {path}: check the pack's files")
-    arrays = _read_arrays(path)
+    arrays = read_arrays(path, "a CAFace head", most=LARGEST)
     division = str(arrays.pop("division", "missing"))
     rounding = str(arrays.pop("rounding", "missing"))
     for name, array in arrays.items():
@@ -196,20 +195,6 @@ def load_head(path: Path, *, dimension: int | None = None, styles: int | None = 
             )
     wide = {name: array.astype(np.float64) for name, array in arrays.items()}
     return CAFaceHead(size, wide, cast("Division", division), cast("Rounding", rounding))
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            held = sum(member.file_size for member in archive.infolist())
-        if held > LARGEST:
-            raise CorruptModelFile(f"{path} is no CAFace head: it unpacks to {held} bytes")
-        with np.load(path, allow_pickle=False) as archive:
-            # What is no array in there comes as bytes.
-            return {name: np.asarray(archive[name]) for name in archive.files}
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        # RuntimeError: packed by a method, or under a password, that zipfile does not have.
-        raise CorruptModelFile(f"{path} is not a CAFace head (.npz): {error}") from error
 
 
 def _size(path: Path, arrays: Mapping[str, np.ndarray]) -> HeadSize:

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +26,7 @@ import numpy as np
 from .. import CorruptModelFile, MissingModelFile, RecordError
 from .fusion import Doubles, Floats
 from .ida import check_unit_rows, discrepancy
+from .npz_file import read_arrays
 
 Target = Literal["density", "discrepancy"]
 
@@ -130,7 +129,7 @@ def load_learned_density(path: Path) -> LearnedDensity:
     """Read an SSR. Raises MissingModelFile, or CorruptModelFile for what is none."""
     if not path.is_file():
         raise MissingModelFile(f"no SSR at {path}: check the pack's files")
-    arrays = _read_arrays(path)
+    arrays = read_arrays(path, "an SSR", most=LARGEST)
     kinds = {"target": "U", "mean": "f", "deviation": "f", "k": "iu", "tau": "f"}
     settings: dict[str, Any] = {}
     for name in _SETTINGS:
@@ -139,24 +138,3 @@ def load_learned_density(path: Path) -> LearnedDensity:
             raise CorruptModelFile(f"{path} is not an SSR: {name} is missing or of a wrong kind")
         settings[name] = value.item()
     return LearnedDensity(cast("Mapping[str, Floats]", arrays), **settings)
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            held = sum(member.file_size for member in archive.infolist())
-        if held > LARGEST:
-            raise CorruptModelFile(f"{path} is no SSR: it unpacks to {held} bytes")
-        with np.load(path, allow_pickle=False) as archive:
-            # What is no array in there comes as bytes.
-            return {name: np.asarray(archive[name]) for name in archive.files}
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        MemoryError,  # a header that claims more numbers than any memory holds
-        RuntimeError,  # packed by a method, or under a password, that zipfile does not have
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise CorruptModelFile(f"{path} is not an SSR (.npz): {error}") from error

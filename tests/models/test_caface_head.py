@@ -1,5 +1,6 @@
 """The file of a CAFace head: sizes of the paper, initialisation, and what is refused."""
 
+import io
 import zipfile
 from dataclasses import replace
 
@@ -95,7 +96,9 @@ def test_any_damage_to_the_file_is_an_error_of_ours_or_harmless(tmp_path):
             assert "head.npz" in str(error)
 
 
-@pytest.mark.parametrize("kind", ["empty", "text", "npy", "words", "members", "bomb", "method"])
+@pytest.mark.parametrize(
+    "kind", ["empty", "text", "npy", "words", "members", "bomb", "method", "claim"]
+)
 def test_what_is_no_head_is_refused(tmp_path, kind, monkeypatch):
     path = tmp_path / "head.npz"
     with path.open("wb") as file:
@@ -112,6 +115,12 @@ def test_what_is_no_head_is_refused(tmp_path, kind, monkeypatch):
         elif kind == "bomb":
             monkeypatch.setattr("facestream.models.caface_head.LARGEST", 1 << 16)
             np.savez_compressed(file, **{"sim.mix": np.zeros((1 << 14, 2))})
+        elif kind == "claim":
+            header = io.BytesIO()
+            size = {"descr": "<f8", "fortran_order": False, "shape": (1 << 50,)}
+            np.lib.format.write_array_header_1_0(header, size)
+            with zipfile.ZipFile(file, "w") as archive:
+                archive.writestr("sim.mix.npy", header.getvalue())
     with pytest.raises(CorruptModelFile, match=r"head\.npz"):
         load_head(path)
 
