@@ -201,14 +201,19 @@ def _cosines(unit: Floats, first: Integers, second: Integers) -> Floats:
 def _unit_rows(embeddings: Embeddings, rows: Integers) -> Floats:
     """Embeddings of these rows in float32, scaled to length 1."""
     picked = embeddings[rows].astype(np.float32)
-    norms = np.linalg.norm(picked, axis=1, keepdims=True)
-    good = np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)
+    norms = np.linalg.norm(picked, axis=1)
+    check_lengths(norms, rows)
+    return np.asarray(picked / norms[:, None])
+
+
+def check_lengths(norms: npt.NDArray[np.floating], rows: Integers) -> None:
+    """Raise RecordError that names the first of these rows whose norm (n,) is 0 or not finite."""
+    good = np.isfinite(norms) & (norms > 0)
     if not good.all():
         raise RecordError(
-            f"embedding {rows[~good][0]} has length {norms[~good][0, 0]}: leave out faces that "
-            "were not embedded"
+            f"embedding {rows[~good][0]} has length {norms[~good][0]}: leave out faces that were "
+            "not embedded"
         )
-    return np.asarray(picked / norms)
 
 
 def _check_embeddings(embeddings: Embeddings, count: int) -> None:

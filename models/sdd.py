@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from .. import ConfigError, RecordError
 from .fusion import Doubles
-from .label_pairs import Embeddings
+from .label_pairs import Embeddings, check_lengths
 from .label_ranks import Integers
 from .scores import check_labels
 
@@ -190,10 +190,5 @@ def _measure_norms(embeddings: Embeddings) -> Doubles:
     for begin in range(0, len(embeddings), CHUNK):
         wide = embeddings[begin : begin + CHUNK].astype(np.float64)
         norms[begin : begin + CHUNK] = np.sqrt(np.einsum("nd,nd->n", wide, wide))
-    good = np.isfinite(norms) & (norms > 0)
-    if not good.all():
-        bad = int(np.flatnonzero(~good)[0])
-        raise RecordError(
-            f"embedding {bad} has length {norms[bad]}: leave out faces that were not embedded"
-        )
+    check_lengths(norms, np.arange(len(norms)))
     return norms
