@@ -224,12 +224,14 @@ class Journal:
         payloads that are left no larger than `keep_bytes`; None sets no limit. Numbers, epoch and
         checkpoints stay. Works in small transactions with room for others between them; `most`:
         stops after about so many events, and is to be called again while it deletes any.
-        What was deleted is overwritten, and its space goes back to the file system.
+        What was deleted is overwritten, and its space goes back to the file system. Events appended
+        meanwhile are left for the next call, which would otherwise never end beside a busy camera.
         """
+        last = self.newest
         before = None if keep_days is None else now - timedelta(days=keep_days)
         deleted = 0
         while True:
-            step = self._expire_page(before, keep_bytes)
+            step = self._expire_page(last, before, keep_bytes)
             deleted += step
             tidied = self._tidy(finished=not step)
             if not (step or tidied) or (most is not None and deleted >= most):
@@ -314,12 +316,14 @@ class Journal:
                     (camera, msgspec.msgpack.encode(checkpoint)),
                 )
 
-    def _expire_page(self, before: datetime | None, keep_bytes: float | None) -> int:
-        """One step of `expire`: how many events it deleted, EXPIRE_PAGE at most."""
+    def _expire_page(self, last: int, before: datetime | None, keep_bytes: float | None) -> int:
+        """One step of `expire`, up to sequence `last`: events deleted, EXPIRE_PAGE at most."""
         with self._guard, explained(self.path):
             (held,) = self._db.execute("SELECT bytes FROM journal").fetchone()
             rows = self._db.execute(
-                "SELECT sequence, payload FROM events ORDER BY sequence LIMIT ?", (EXPIRE_PAGE,)
+                "SELECT sequence, payload FROM events WHERE sequence <= ?"
+                " ORDER BY sequence LIMIT ?",
+                (last, EXPIRE_PAGE),
             ).fetchall()
             count = freed = read = 0
             for number, (_, payload) in enumerate(rows, 1):
@@ -330,8 +334,8 @@ class Journal:
                     count, freed = number, read
             if count:
                 with self._transaction():
-                    last = rows[count - 1][0]
-                    self._db.execute("DELETE FROM events WHERE sequence <= ?", (last,))
+                    through = rows[count - 1][0]
+                    self._db.execute("DELETE FROM events WHERE sequence <= ?", (through,))
                     self._db.execute("UPDATE journal SET bytes = bytes - ?", (freed,))
                 self._unscrubbed = True
             return count
