@@ -62,7 +62,7 @@ class RunSettings:
             )
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ConfigError(f"milestones must rise, got {', '.join(map(str, self.milestones))}")
-        if self.warmup >= self.steps:
+        if self.warmup >= self.steps > 0:  # 0 is out of range, which is said elsewhere
             raise ConfigError(f"warmup must end before steps ({self.steps}), got {self.warmup}")
 
 
@@ -95,3 +95,36 @@ def read_training(kind: type[Built], recipe: str, name: str) -> tuple[Built, str
         return read_dataclass(kind, text), text
     except ConfigError as error:
         raise ConfigError(f"training {name}: {error}") from error
+
+
+@dataclass(frozen=True)
+class IDATraining:
+    """`facestream train ida`: a network (SSR) that predicts density in place of anchors."""
+
+    run: RunSettings
+    """How it is trained."""
+    pack: str = "open"
+    """Pack whose embeddings are read and whose anchors teach."""
+    hidden: Count = 256
+    """Width of the hidden layer; the paper does not give it."""
+    target: Literal["density", "discrepancy"] = "density"
+    """density: the standardised logarithm of F; discrepancy: F itself, equation 6 to the letter."""
+    views: Count = 16
+    """Degraded views of each face, beside the face as it is."""
+    mixed: Share = 0.5
+    """Share of a batch that is moved some way towards another face: the anchors measure any unit
+    vector, so these cost no faces."""
+
+
+@dataclass(frozen=True)
+class BankSettings:
+    """Degraded views of each picture, in runs like those of a track (train/track_views)."""
+
+    runs: Count = 5
+    """Runs of each picture."""
+    frames: Count = 6
+    """Frames of a run."""
+    strength: tuple[Share, Share] = (0.05, 0.9)
+    """Between which strengths of damage, 0 to 1, runs are spread."""
+    seed: Annotated[int, Range(least=0)] = 1
+    """Of all that is drawn."""
