@@ -26,6 +26,7 @@ The root package holds what every room shares: the version and the one exception
     │   ├── EventError                     a message is no event (stream/events)
     │   └── KeyRefused, NotAllowed, VersionTooNew, EventsLost: what a subscriber meets
     │                                      (stream/client_errors)
+    ├── TrainingError                  9   a training run cannot go on; its checkpoints stay
     └── RecordError                    8   a record has wrong shapes (a bug; also a ValueError)
         └── WireError                      a message between nodes is no record (stream/carriers)
 
@@ -130,6 +131,12 @@ class PublishError(FacestreamError):
     """A socket cannot be opened."""
 
     exit_code = 7
+
+
+class TrainingError(FacestreamError):
+    """A training run cannot go on: its loss is not finite, or its disk is full."""
+
+    exit_code = 9
 
 
 class RecordError(FacestreamError, ValueError):
