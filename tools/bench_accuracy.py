@@ -7,7 +7,6 @@ they can be had. Everything is kept in a folder, so that an interrupted run goes
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -18,11 +17,10 @@ import typer
 
 from .. import ConfigError, ModelError, __version__
 from ..configs.simulation import PRESETS
+from .revision import revision
 
 if TYPE_CHECKING:
     from .eval_verification import Bootstrap
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 class Size(NamedTuple):
@@ -200,20 +198,3 @@ compare variants with each other; how well your cameras do, only your own record
   of a column. With fewer than 100 searches of strangers TPIR@FPIR 1 % is TPIR without any false
   positive, and is called so.
 """
-
-
-def revision() -> str:
-    """The git revision of this code, and whether it was changed since; unknown outside of git."""
-    try:
-        top = _git("rev-parse", "--show-toplevel")
-        if Path(top).resolve() != ROOT:
-            return "unknown"
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", "*.py", "*.yaml")
-        return _git("rev-parse", "--short=9", "HEAD") + (" with changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _git(*words: str) -> str:
-    command = ["git", "-C", str(ROOT), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -18,9 +18,9 @@ from typing import Annotated, Any
 import typer
 
 from .. import ConfigError, __version__
-from .bench_accuracy import revision
 from .bench_models_page import page, show
 from .export import networks
+from .revision import revision
 
 MODELS = ("mobile", "iresnet18", "iresnet34", "iresnet50", "iresnet100", "iresnet200")
 CQA, LIGHTQNET = "cqa-", "lightqnet"

@@ -1,0 +1,47 @@
+"""What the commands of `facestream train RECIPE` share: progress, origin, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from ..configs.training import RunSettings
+from .eval_progress import progress_bar
+from .revision import revision
+
+if TYPE_CHECKING:
+    from ..train.engine import Recipe
+
+
+def run_recipe(name: str, recipe: Recipe, settings: RunSettings, text: str, out: Path) -> None:
+    """Train in the folder `out`, going on with what is there, and say what was written.
+
+    name: of the recipe; text: its settings as they were read. Raises as `train.engine.train`.
+    """
+    from ..train.checkpoint import Origin
+    from ..train.engine import train
+
+    origin = Origin(name, text, recipe.fingerprint, revision())
+    with ExitStack() as bars:
+        told: list[int] = []
+        advances: list[Callable[[int], None]] = []
+
+        def on_step(step: int) -> None:
+            if not advances:  # what an earlier run did says nothing of the time that is left
+                bar = progress_bar(f"train {name}", settings.steps, done=step)
+                advances.append(bars.enter_context(bar))
+            advances[0](step - (told[-1] if told else step))
+            told[:] = [step]
+
+        outcome = train(recipe, settings, out, origin, on_step=on_step)
+    console = Console()
+    console.print(
+        f"{name}: {outcome.step:,} steps; best {recipe.watch} {outcome.best:.4g} after step "
+        f"{outcome.best_step:,}; how it went is in {out / 'summary.html'}"
+    )
+    for file in outcome.files:
+        console.print(f"written: {file}")
