@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import ConfigError
+from ..models.bin_set import BinPictures, read_bin
 from ..models.scores import Labels
-from .eval_bin import BinPictures, read_bin
 from .eval_faces import Alignment, FaceSet, FolderPictures
 from .eval_lists import Kind, Pair, PairList, number_pairs, read_pairs
 from .report_record import Bad
