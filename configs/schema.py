@@ -153,6 +153,9 @@ class MatchConfig:
     score: Literal["ida", "cosine"] = "ida"
     """ida: DAO with the pack's anchors; cosine: plain cosine, compared with the pack's cosine
     threshold."""
+    density: Literal["anchors", "learned"] = "anchors"
+    """ida: where the density around a face comes from: the pack's anchors, or the network that
+    learned from them (IDA-L). Thresholds are fitted with the anchors."""
 
 
 @dataclass(frozen=True)

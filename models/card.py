@@ -159,6 +159,20 @@ class QualitySpec:
 
 
 @dataclass(frozen=True)
+class HeadSpec:
+    """A small trained network that lies beside the card, as .npz."""
+
+    file: str
+    """File name, without a folder."""
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    """Checksum, verified when the pack is loaded."""
+    licence: str
+    """SPDX name, or words."""
+    attribution: str = ""
+    """Whose faces it was trained on, and their licence."""
+
+
+@dataclass(frozen=True)
 class FusionSpec:
     """How a track's observations are fused."""
 
@@ -183,6 +197,8 @@ class IdaSpec:
     """Temperature."""
     attribution: str = ""
     """Whose faces the vectors were computed from, and their licence."""
+    learned: HeadSpec | None = None
+    """A network that predicts what the anchors measure (IDA-L, see models/ida_learned)."""
 
 
 @dataclass(frozen=True)

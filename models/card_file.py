@@ -126,6 +126,7 @@ def _check_values(card: Card, path: Path) -> None:
         expect(_is_plain(key), f"bad key {key!r}: lower-case letters, digits, dash and underscore")
     beside = {
         "ida.anchors": card.ida.anchors if card.ida else None,
+        "ida.learned.file": card.ida.learned.file if card.ida and card.ida.learned else None,
         "fusion.caface_head": card.fusion.caface_head,
     }
     for where, file in beside.items():

@@ -13,11 +13,12 @@ import numpy as np
 from .. import CorruptModelFile, MissingModelFile
 from .backends import Backend, open_session
 from .caface_head import load_head
-from .card import Card, QualitySpec
+from .card import Card, HeadSpec, QualitySpec
 from .detectors.centerface import CenterFace
 from .detectors.scrfd import Scrfd
 from .detectors.yunet import YuNet
 from .embedder import OnnxEmbedder
+from .ida_learned import LearnedDensity, load_learned_density
 from .inference import (
     AlignTemplate,
     Detector,
@@ -52,6 +53,8 @@ class Pack:
     """The crops a face needs: "embedder", and "quality" where that source wants its own."""
     anchors: Floats | None
     """(A, C) float32 unit vectors; None where the card has no `ida` section."""
+    learned: LearnedDensity | None
+    """IDA-L: predicts what the anchors measure; None where the card has none."""
     caface_head: Path | None
     """File of the trained CAFace head; None where the pack has none."""
     provider: str
@@ -96,6 +99,7 @@ def open_pack(
         quality=quality,
         consumers=consumers,
         anchors=load_anchors(card),
+        learned=_learned(card),
         caface_head=_head(card),
         provider=embedding.provider,
     )
@@ -181,6 +185,34 @@ def _head(card: Card) -> Path | None:
     spec = card.embedder
     load_head(path, dimension=spec.dimension, styles=spec.style_channels)
     return path
+
+
+def head_file(card: Card, spec: HeadSpec) -> Path:
+    """A head beside the card, verified; raises MissingModelFile or CorruptModelFile."""
+    path = _beside(card, spec.file)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != spec.sha256:
+        raise CorruptModelFile(
+            f"{path}: expected sha256 {spec.sha256}, got {found}; it comes with the card, so "
+            "install the package or copy the card's folder again"
+        )
+    return path
+
+
+def _learned(card: Card) -> LearnedDensity | None:
+    """The pack's SSR, once it is known to fit its embedder and its anchors."""
+    ida = card.ida
+    if ida is None or ida.learned is None:
+        return None
+    path = head_file(card, ida.learned)
+    learned = load_learned_density(path)
+    has = (learned.dimension, learned.k, learned.tau)
+    if has != (wanted := (card.embedder.dimension, ida.k, ida.tau)):
+        raise CorruptModelFile(
+            f"{path}: expected an SSR of dimension, k and tau {wanted}, got {has}; it was trained "
+            f"for other anchors: `facestream train ida` makes one for pack {card.name!r}"
+        )
+    return learned
 
 
 def load_anchors(card: Card) -> Floats | None:

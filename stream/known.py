@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..models.ida import Anchors
+from ..models.ida import DensityModel
 from ..models.search import SearchIndex
 from .gallery import Gallery
 from .match import GalleryIndex
@@ -27,7 +27,7 @@ class KnownPeople:
         pack: str,
         embedder: str,
         dimension: int,
-        anchors: Anchors | None,
+        anchors: DensityModel | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """embedder: SHA-256 of its file; dimension: length of its embeddings (an empty gallery)."""

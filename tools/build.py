@@ -11,7 +11,7 @@ import zmq
 
 from .. import ConfigError, GalleryEmpty
 from ..configs.paths import gallery_path, journal_path
-from ..configs.schema import Config
+from ..configs.schema import Config, MatchConfig
 from ..models.aggregators import make_aggregator
 from ..models.card import Card
 from ..models.ida import Anchors
@@ -49,7 +49,7 @@ class Parts:
             check_score(self.pack, config)
             self.enrolment: EnrolmentSummary | None = None
             self.gallery = self._stack.enter_context(self._open_gallery())
-            self.known = know(self.gallery, self.pack)
+            self.known = know(self.gallery, self.pack, config.match)
             self.match = MatchStage(
                 self.known, config.match, decision_numbers(self.pack.card, config)
             )
@@ -120,7 +120,7 @@ class Parts:
         return gallery
 
 
-def know(gallery: Gallery, pack: Pack) -> KnownPeople:
+def know(gallery: Gallery, pack: Pack, match: MatchConfig) -> KnownPeople:
     """The gallery's people as this pack knows them.
 
     Raises GalleryEmpty when people are enrolled, but none with this pack.
@@ -131,7 +131,7 @@ def know(gallery: Gallery, pack: Pack) -> KnownPeople:
         pack=card.name,
         embedder=card.checksum(card.embedder.file),
         dimension=card.embedder.dimension,
-        anchors=anchors_of(pack),
+        anchors=pack.learned if match.density == "learned" else anchors_of(pack),
     )
     if known.missing and not known()[2]:
         raise GalleryEmpty(
@@ -150,7 +150,12 @@ def anchors_of(pack: Pack) -> Anchors | None:
 
 
 def check_score(pack: Pack, config: Config) -> None:
-    """Raise ConfigError for IDA scores without anchors: they would be plain cosines."""
+    """Raise ConfigError for IDA scores without what they need: they would be plain cosines."""
+    if config.match.score == "ida" and config.match.density == "learned" and pack.learned is None:
+        raise ConfigError(
+            f"pack {pack.card.name} has no network for match.density=learned: set "
+            f"match.density=anchors, or train one with `facestream train ida`"
+        )
     if config.match.score == "ida" and anchors_of(pack) is None:
         name = pack.card.name
         raise ConfigError(

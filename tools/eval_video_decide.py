@@ -110,7 +110,7 @@ class Decider:
         self.gallery = self._stack.enter_context(Gallery.temporary())
         try:
             self._enrol(photos, bad)
-            self.known = know(self.gallery, pack)
+            self.known = know(self.gallery, pack, config.match)
         except BaseException:
             self._stack.close()
             raise

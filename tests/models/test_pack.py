@@ -19,8 +19,9 @@ from onnx import ModelProto, helper
 from facestream import CorruptModelFile, MissingModelFile, ModelError
 from facestream.models.align import warp_faces
 from facestream.models.caface_head import HeadSize, random_head, save_head
-from facestream.models.card import Card, FusionSpec, IdaSpec, SelfTestSpec
+from facestream.models.card import Card, FusionSpec, HeadSpec, IdaSpec, SelfTestSpec
 from facestream.models.card_file import read_card
+from facestream.models.ida_learned import LearnedDensity, save_learned_density
 from facestream.models.pack import Pack, anchor_version, open_pack, self_test_crop
 from facestream.models.store import CARDS
 
@@ -224,6 +225,42 @@ def test_anchors_lie_beside_the_card_and_are_unit_vectors(
         file.write_bytes(bad)
         with pytest.raises(CorruptModelFile, match=message):
             open_pack(with_anchors(bad))
+
+
+def test_a_learned_density_is_verified_and_fits_the_anchors(
+    tiny_pack: Callable[[str], Path],
+) -> None:
+    plain = read_card(tiny_pack("buffalo_l"))
+    buffer, draw = io.BytesIO(), np.random.default_rng(0)
+    anchors = draw.normal(size=(5, 512))
+    np.save(buffer, (anchors / np.linalg.norm(anchors, axis=1, keepdims=True)).astype(np.float16))
+    (plain.folder / "a.npy").write_bytes(buffer.getvalue())
+    file = plain.folder / "buffalo_l.ssr.npz"
+
+    def write(*, dimension: int = 512, k: int = 2, tau: float = 1.0) -> Card:
+        shapes = {"fc1.weight": (3, dimension), "fc1.bias": (3,), "fc2.weight": (1, 3)}
+        weights = {n: draw.normal(size=s).astype(np.float32) for n, s in shapes.items()}
+        weights["fc2.bias"] = np.zeros(1, np.float32)
+        save_learned_density(file, LearnedDensity(weights, k=k, tau=tau))
+        sha = hashlib.sha256(file.read_bytes()).hexdigest()
+        head = HeadSpec(file.name, sha, "MIT")
+        version = anchor_version(buffer.getvalue())
+        ida = IdaSpec("a.npy", anchor_version=version, k=2, tau=1.0, learned=head)
+        return dataclasses.replace(plain, ida=ida)
+
+    card = write()
+    learned = open_pack(card).learned
+    assert learned is not None and (learned.dimension, learned.k) == (512, 2)
+    assert open_pack(plain).learned is None
+    for wrong in ({"dimension": 7}, {"k": 3}, {"tau": 2.0}):
+        with pytest.raises(CorruptModelFile, match=r"SSR of dimension, k and tau \(512, 2, 1\.0\)"):
+            open_pack(write(**wrong))
+    write()  # other weights under the sum of the first
+    with pytest.raises(CorruptModelFile, match="expected sha256"):
+        open_pack(card)
+    file.unlink()
+    with pytest.raises(MissingModelFile, match=r"needs buffalo_l\.ssr\.npz beside its card"):
+        open_pack(card)
 
 
 def test_a_head_lies_beside_the_card_and_fits_the_embedder(

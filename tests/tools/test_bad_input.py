@@ -118,6 +118,9 @@ def test_ida_scores_need_anchors(run: Run, tmp_path: Path) -> None:
     models = os.pathsep.join(map(str, files))
     words = ["no anchors", "match.score=cosine", "facestream train anchors"]
     refused(run(*arguments, FACESTREAM_MODELS=models), 2, *words)
+    learned = (*arguments, "--set", "match.density=learned")
+    words = ["no network for match.density=learned", "match.density=anchors", "train ida"]
+    refused(run(*learned, FACESTREAM_MODELS=models), 2, *words)
     done = run(*arguments, "--set", "match.score=cosine", "--json", FACESTREAM_MODELS=models)
     assert done.returncode == 0, done.stderr
 
