@@ -1,7 +1,7 @@
 """The gallery's database connection: opening, transactions, and errors in words.
 
-SQLite is what this is tuned for: write-ahead log, foreign keys, a busy timeout, deleted rows
-overwritten. Another database is reached by its SQLAlchemy URL through the same code.
+SQLite: write-ahead log, foreign keys, a busy timeout, deleted rows overwritten. PostgreSQL, by its
+SQLAlchemy URL: readers see one snapshot, writers wait for one row as long as for SQLite's file.
 """
 
 from __future__ import annotations
@@ -19,11 +19,18 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
 
 from .. import GalleryError, GalleryUnreadable
+from .gallery_errors import explain, explain_sqlite
 from .gallery_tables import REVISION, REVISION_TABLE
 from .redact import redact_address
 
 BUSY_SECONDS = 5.0
-"""How long to wait for another program that is writing to the same SQLite file."""
+"""How long to wait for another program that is writing to the same gallery."""
+
+CONNECT_SECONDS = 10
+"""How long a server may take to answer; `connect_timeout` in the URL says otherwise."""
+
+MIGRATING = 0x6661_6365
+"""PostgreSQL's advisory lock while tables are made: two programs may start at once."""
 
 
 class Database:
@@ -33,9 +40,11 @@ class Database:
         """Prepare the engine; nothing is opened before the first transaction."""
         # A password may stand among the parameters too, where SQLAlchemy does not hide it.
         self.place = redact_address(url.render_as_string(hide_password=True))
+        self._secret = url.password
         self._sqlite = url.get_backend_name() == "sqlite"
         self._turn: AbstractContextManager[Any] = nullcontext()
-        options: dict[str, Any] = {}
+        # Parameters of a statement are people's names and faces: they belong in no error.
+        options: dict[str, Any] = {"hide_parameters": True}
         if self._sqlite:
             self.place = url.database or "the temporary gallery"
             options["connect_args"] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
@@ -43,30 +52,45 @@ class Database:
                 # A database in memory lives in its one connection: threads take turns.
                 options["poolclass"] = StaticPool
                 self._turn = threading.RLock()
+        else:
+            # A connection that a restarted server has dropped is replaced and not an error.
+            options["pool_pre_ping"] = True
+            if "connect_timeout" not in url.query:
+                options["connect_args"] = {"connect_timeout": CONNECT_SECONDS}
         try:
             self._engine = create_engine(url, **options)
-        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        except ModuleNotFoundError as error:
+            raise GalleryUnreadable(
+                f"cannot use the gallery {self.place}: {error}; "
+                "`pip install 'facestream[postgres]'` brings what PostgreSQL needs"
+            ) from error
+        except (ArgumentError, NoSuchModuleError) as error:
             raise GalleryUnreadable(f"cannot use the gallery {self.place}: {error}") from error
         if self._sqlite:
             _tune_sqlite(self._engine)
-        self._writing = self._engine.execution_options(facestream_writes=True)
+            self._reading = self._engine
+            self._writing = self._engine.execution_options(facestream_writes=True)
+        else:
+            self._reading = self._engine.execution_options(isolation_level="REPEATABLE READ")
+            self._writing = self._engine.execution_options(isolation_level="READ COMMITTED")
+            _bound_waiting(self._writing)
 
     @contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[Connection]:
-        """One transaction: all of it happens, or nothing. Errors of the database become ours.
+        """One transaction: all of it happens, or nothing. All reads of one see the same version.
 
-        Raises GalleryUnreadable (locked, damaged, not a database, unreachable) or GalleryError
-        (read-only, no space left).
+        Errors of the database become ours: raises GalleryUnreadable (locked, damaged, not a
+        database, unreachable) or GalleryError (read-only, no space left).
         """
-        engine = self._writing if write else self._engine
+        engine = self._writing if write else self._reading
         with self._turn:
             try:
                 with engine.begin() as connection:
                     yield connection
             except DBAPIError as error:
-                raise _explain(error, self.place) from error
+                raise self._explain(error) from error
             except sqlite3.Error as error:  # from the listeners below, before SQLAlchemy's own
-                raise _explain_sqlite(error, self.place) from error
+                raise explain_sqlite(error, self.place, BUSY_SECONDS) from error
 
     def prepare(self, *, create: bool) -> None:
         """Make sure that this is a gallery which this code knows, making it if `create` says so."""
@@ -88,12 +112,28 @@ class Database:
         if self._sqlite:
             self._write_ahead()
         with self.transaction(write=True) as connection:
+            if not self._sqlite:
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATING})"))
             migrations.upgrade(connection)
 
     def forget_deleted(self) -> None:
-        """Take deleted rows out of SQLite's write-ahead log too (a log in use is left alone)."""
+        """Take deleted rows out of the files, as far as the database lets us.
+
+        SQLite overwrote them and now empties its write-ahead log (one in use is left alone).
+        PostgreSQL frees their space, and overwrites it when it is used again.
+        """
         if self._sqlite:
             self._pragma("PRAGMA wal_checkpoint(TRUNCATE)")
+            return
+        alone = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            with alone.connect() as connection:
+                connection.execute(text("VACUUM embedding, sample, identity"))
+        except DBAPIError as error:
+            raise self._explain(error) from error
+
+    def _explain(self, error: DBAPIError) -> GalleryError:
+        return explain(error, self.place, BUSY_SECONDS, self._secret)
 
     def close(self) -> None:
         """Close every connection."""
@@ -112,7 +152,7 @@ class Database:
                     assert raw is not None
                     raw.execute(statement).close()
             except sqlite3.Error as error:
-                raise _explain_sqlite(error, self.place) from error
+                raise explain_sqlite(error, self.place, BUSY_SECONDS) from error
 
 
 def locate(place: str | Path, *, create: bool) -> URL:
@@ -129,6 +169,8 @@ def locate(place: str | Path, *, create: bool) -> URL:
             ) from error
     else:
         url = URL.create("sqlite", database=str(Path(place).expanduser()))
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")  # whatever SQLAlchemy's own default is
     file = url.database
     if url.get_backend_name() != "sqlite" or not file or file.startswith("file:"):
         return url
@@ -168,33 +210,16 @@ def _tune_sqlite(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+def _bound_waiting(engine: Engine) -> None:
+    """Writers wait for each other as long as SQLite's do, and no longer."""
+
+    @event.listens_for(engine, "begin")
+    def _(connection: Connection) -> None:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{int(BUSY_SECONDS * 1000)}ms'")
+
+
 def _revision(connection: Connection) -> str | None:
     if not inspect(connection).has_table(REVISION_TABLE):
         return None
     found = connection.execute(text(f"SELECT version_num FROM {REVISION_TABLE}")).scalar()
     return None if found is None else str(found)
-
-
-def _explain(error: DBAPIError, place: str) -> GalleryError:
-    if isinstance(error.orig, sqlite3.Error):
-        return _explain_sqlite(error.orig, place)
-    reason = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
-    return GalleryUnreadable(f"the gallery {place} cannot be used: {reason[0]}")
-
-
-def _explain_sqlite(error: sqlite3.Error, place: str) -> GalleryError:
-    code = getattr(error, "sqlite_errorname", "") or ""
-    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return GalleryUnreadable(
-            f"{place} is locked by another program for more than {BUSY_SECONDS:g} s: try again"
-        )
-    if code.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-        return GalleryUnreadable(f"{place} is not a gallery, or is damaged: {error}")
-    if code.startswith("SQLITE_READONLY"):
-        return GalleryError(f"{place} is read-only: nothing was changed; check its permissions")
-    if code.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
-        return GalleryError(
-            f"the disk under {place} is full or failing: what was stored is intact; "
-            f"free space and repeat ({error})"
-        )
-    return GalleryUnreadable(f"{place} cannot be used: {error}")

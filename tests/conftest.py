@@ -13,6 +13,8 @@ import pytest
 
 from facestream.models.pack import Pack, open_pack
 
+from .postgres_server import PostgresServer, find_binaries
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in a shell's background: programs started by tests would inherit deafness to Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -45,6 +47,26 @@ def omz_models(assets: Path) -> Iterator[Pack]:
             del os.environ["FACESTREAM_MODELS"]
         else:
             os.environ["FACESTREAM_MODELS"] = before
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this session's own."""
+    binaries = find_binaries()
+    if binaries is None:
+        pytest.skip("POSTGRESQL IS NOT TESTED: no initdb and postgres; apt-get install postgresql")
+    server = PostgresServer(binaries)
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a new gallery can be made: a file, and again a database of a server."""
+    if request.param == "sqlite":
+        return str(tmp_path / "people" / "gallery.db")
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.new_database()
 
 
 @pytest.fixture(scope="session", autouse=True)
