@@ -76,7 +76,7 @@ class RecordFile:
 
     def read(self, key: int) -> Record:
         """One record. Raises SourceCorrupt where it is not whole or no such key is there."""
-        offset = self._offset(key)
+        offset = self.offset(key)
         payload = self._payload(key, offset)
         if len(payload) < HEADER.size:
             raise self._fault(key, offset, f"expected {HEADER.size} bytes at least", len(payload))
@@ -108,7 +108,7 @@ class RecordFile:
 
     def first_labels(self, keys: Integers) -> Floats:
         """The first label (N,) float32 of each of these records, without reading their pictures."""
-        offsets = np.array([self._offset(key) for key in keys.tolist()], np.int64) // 4
+        offsets = np.array([self.offset(key) for key in keys.tolist()], np.int64) // 4
         # The last bytes may be no whole word; none of the words that are read here is there.
         words = np.frombuffer(self._data, "<u4", len(self._data) // 4)
         lengths = (words[offsets + 1] & LENGTH).astype(np.int64)
@@ -120,7 +120,8 @@ class RecordFile:
         places = np.where(words[offsets + 2] > 0, offsets + 2 + HEADER.size // 4, offsets + 3)
         return words[places].view("<f4").astype(np.float32)
 
-    def _offset(self, key: int) -> int:
+    def offset(self, key: int) -> int:
+        """Where a record begins, bytes. Raises SourceCorrupt for a key that is not there."""
         if key not in self._offsets:
             raise SourceCorrupt(f"{self.index} has no key {key}, among {len(self._offsets)}")
         return self._offsets[key]
