@@ -110,7 +110,7 @@ class Deciding:
         self._publisher = publisher
         self._journal = publisher.journal
         self._gallery = gallery
-        self._gallery_version = gallery()[0]
+        self._gallery_known = _known(gallery())
         self._meter = meter
         self._frames = frames
         self._settings = settings_digest(config, card)
@@ -326,10 +326,10 @@ class Deciding:
 
     def _follow_gallery(self) -> None:
         """Tell a change of the gallery, and decide everybody in view anew."""
-        version, _, names = self._gallery()
-        if version == self._gallery_version:
+        known = _known(self._gallery())
+        if known == self._gallery_known:
             return
-        self._gallery_version = version
+        self._gallery_known = version, names = known
         self._decide.reconsider()
         self._system("gallery.changed", f"version {version}: {len(names)} people can be recognised")
 
@@ -384,3 +384,8 @@ class Deciding:
 def outline_key(camera: str) -> str:
     """Where the journal keeps a camera's outline, beside its mark; no camera's name has a slash."""
     return f"{camera}/open"
+
+
+def _known(gallery: GalleryIndex) -> tuple[int, Sequence[str]]:
+    """What is told when it changes: validity that ends changes the names, and no version."""
+    return gallery[0], gallery[2]

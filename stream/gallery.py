@@ -8,36 +8,36 @@ all of a change or nothing, and a killed program leaves nothing half-made.
 
 from __future__ import annotations
 
-import difflib
-import getpass
-import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import URL, Connection, Table, delete, func, insert, select, update
+from sqlalchemy import URL, delete, select
 
-from .. import EnrolmentRefused, GalleryError, UnknownIdentity
+from .. import GalleryError
+from . import gallery_read as reading
+from . import gallery_write as writing
 from .gallery_engine import Database, locate
 from .gallery_records import (
     AuditEntry,
+    Change,
     Details,
     GalleryTemplates,
     Identity,
-    Sample,
-    SampleEmbedding,
-    fuse,
+    Watchlist,
+    check_text,
     normalise_name,
 )
-from .gallery_tables import audit, embeddings, identities, samples, state
+from .gallery_tables import identities, watchlists
 
 Floats = npt.NDArray[np.float32]
 
 
 class Gallery:
-    """The store of identities. Thread-safe, and safe to share between processes (SQLite file).
+    """The store of identities. Thread-safe, and safe to share between processes and machines.
 
     Every method may raise GalleryUnreadable (locked, damaged, unreachable) or GalleryError
     (read-only, no space left); what was stored before stays as it was.
@@ -90,19 +90,12 @@ class Gallery:
     def version(self) -> int:
         """The number of changes made so far; one small read, meant to be polled."""
         with self._database.transaction() as connection:
-            return _version(connection)
+            return reading.read_version(connection)
 
     def holder(self, digest: str, *, pack: str, embedder: str) -> str | None:
         """The name under which a photo is already enrolled with this pack's embedder, if any."""
-        query = (
-            select(identities.c.name)
-            .join(samples, samples.c.identity_id == identities.c.id)
-            .join(embeddings, embeddings.c.sample_id == samples.c.id)
-            .where(samples.c.digest == digest)
-            .where(embeddings.c.pack == pack, embeddings.c.embedder == embedder)
-        )
         with self._database.transaction() as connection:
-            return connection.execute(query).scalar()
+            return reading.find_holder(connection, digest, pack, embedder)
 
     def add_sample(
         self,
@@ -133,254 +126,124 @@ class Gallery:
                 f"embedding must be (C,), finite and not zero, got {vector.shape} of length "
                 f"{np.linalg.norm(vector):g}"
             )
+        if notes is not None:
+            check_text("notes", notes)
         with self._database.transaction(write=True) as connection:
-            _lock(connection)
-            _check_dimension(connection, pack, embedder, len(vector))
-            now = time.time()
-            person = _enrolled(connection, name, now)
-            if notes is not None:
-                _annotate(connection, person, name, notes, now)
-            sample = _photo(connection, person, source, digest, now)
-            known = select(embeddings.c.id).where(
-                embeddings.c.sample_id == sample,
-                embeddings.c.pack == pack,
-                embeddings.c.embedder == embedder,
-            )
-            if connection.execute(known).first() is not None:
-                return False
-            _insert(
+            return writing.add_sample(
                 connection,
-                embeddings,
-                sample_id=sample,
+                name,
+                vector,
                 pack=pack,
                 embedder=embedder,
-                dimension=len(vector),
-                vector=vector.tobytes(),
                 norm=norm,
                 quality=quality,
-                created_at=now,
+                source=source,
+                digest=digest,
+                notes=notes,
             )
-            _record(connection, "enrol", name, now)
-        return True
 
     def identities(self) -> list[Identity]:
         """Everybody, by name."""
         with self._database.transaction() as connection:
-            return _read_identities(connection, None)
+            return reading.read_identities(connection)
 
     def show(self, name: str) -> Details:
         """All that is known of one person. Raises UnknownIdentity, naming the nearest name."""
         with self._database.transaction() as connection:
-            name = _existing(connection, name)
-            (identity,) = _read_identities(connection, name)
-            query = (
-                select(samples, embeddings)
-                .join(embeddings, embeddings.c.sample_id == samples.c.id)
-                .join(identities, samples.c.identity_id == identities.c.id)
-                .where(identities.c.name == name)
-                .order_by(samples.c.id, embeddings.c.id)
-            )
-            found: dict[str, Sample] = {}
-            for row in connection.execute(query).mappings():
-                digest = row[samples.c.digest]
-                known = found[digest].embeddings if digest in found else ()
-                one = SampleEmbedding(
-                    row[embeddings.c.pack],
-                    row[embeddings.c.embedder],
-                    row[embeddings.c.dimension],
-                    row[embeddings.c.norm],
-                    row[embeddings.c.quality],
-                )
-                found[digest] = Sample(
-                    row[samples.c.source], digest, row[samples.c.created_at], (*known, one)
-                )
-            return Details(identity, tuple(found.values()), _read_audit(connection, name))
+            row, _ = reading.find_person(connection, name)
+            (identity,) = reading.read_identities(connection, row)
+            photos = reading.read_samples(connection, row)
+            return Details(identity, photos, reading.read_audit(connection, identity.id))
+
+    def edit(self, name: str, change: Change) -> bool:
+        """Change what is kept of a person, in one step. False: all of it was so already.
+
+        Raises UnknownIdentity, EnrolmentRefused for a name that cannot be shown, GalleryError for a
+        name that is somebody else's, a validity that ends before it begins, or a bad label.
+        """
+        with self._database.transaction(write=True) as connection:
+            return writing.edit(connection, name, change)
 
     def remove(self, name: str) -> int:
         """Forget a person: samples and embeddings too, overwritten in the file.
 
-        Returns how many samples went. The audit trail keeps the name and the time. Raises
+        Returns how many samples went. The audit trail keeps the id and the time. Raises
         UnknownIdentity.
         """
         with self._database.transaction(write=True) as connection:
-            _lock(connection)
-            name = _existing(connection, name)
-            (identity,) = _read_identities(connection, name)
-            connection.execute(delete(identities).where(identities.c.name == name))
-            _record(connection, "remove", name, time.time())
+            writing.lock(connection)
+            row, _ = reading.find_person(connection, name)
+            (identity,) = reading.read_identities(connection, row)
+            writing.remove(connection, [row], "remove")
         self._database.forget_deleted()
         return identity.samples
 
-    def history(self) -> tuple[AuditEntry, ...]:
-        """The audit trail, oldest first. It outlives the people it names."""
-        with self._database.transaction() as connection:
-            return _read_audit(connection, None)
+    def purge(self, *, now: float | None = None) -> tuple[str, ...]:
+        """Forget everybody whose `keep_until` has passed, in one step; returns their names."""
+        due = identities.c.keep_until <= (time.time() if now is None else now)
+        query = select(identities.c.id, identities.c.name).where(due).order_by(identities.c.id)
+        with self._database.transaction(write=True) as connection:
+            writing.lock(connection)
+            people = connection.execute(query).all()
+            if people:
+                writing.remove(connection, [one.id for one in people], "purge")
+        if people:
+            self._database.forget_deleted()
+        return tuple(one.name for one in people)
 
-    def templates(self, pack: str, embedder: str | None = None) -> GalleryTemplates:
+    def watchlists(self) -> list[Watchlist]:
+        """All watchlists with their members, by name."""
+        with self._database.transaction() as connection:
+            return reading.read_watchlists(connection)
+
+    def make_watchlist(self, name: str, *, notes: str = "") -> None:
+        """Make an empty watchlist. Raises GalleryError where there is one of that name."""
+        with self._database.transaction(write=True) as connection:
+            writing.lock(connection)
+            writing.make_watchlist(connection, name, notes)
+
+    def remove_watchlist(self, name: str) -> None:
+        """Remove a watchlist; its people stay. Raises GalleryError where there is none."""
+        with self._database.transaction(write=True) as connection:
+            writing.lock(connection)
+            row, title = writing.find_watchlist(connection, name)
+            connection.execute(delete(watchlists).where(watchlists.c.id == row))
+            writing.record(connection, "watchlist", [""], f"removed {title}")
+
+    def put_on(self, watchlist: str, people: Iterable[str]) -> int:
+        """Put people on a watchlist, all or nobody; returns how many were not on it.
+
+        Raises GalleryError for an unknown watchlist, UnknownIdentity for an unknown person.
+        """
+        with self._database.transaction(write=True) as connection:
+            writing.lock(connection)
+            return writing.change_members(connection, watchlist, people, add=True)
+
+    def take_off(self, watchlist: str, people: Iterable[str]) -> int:
+        """Take people off a watchlist, all or nobody; returns how many were on it.
+
+        Raises as `put_on` does.
+        """
+        with self._database.transaction(write=True) as connection:
+            writing.lock(connection)
+            return writing.change_members(connection, watchlist, people, add=False)
+
+    def history(self) -> tuple[AuditEntry, ...]:
+        """The audit trail, oldest first. It outlives people, without their names."""
+        with self._database.transaction() as connection:
+            return reading.read_audit(connection)
+
+    def templates(
+        self, pack: str, embedder: str | None = None, *, now: float | None = None
+    ) -> GalleryTemplates:
         """One fused template per identity: t = n(sum_i q_i n(e_i)) with n(x) = x / |x|.
 
         e_i are the identity's embeddings made with this pack, q_i their qualities (negative ones
         count as 0; all alike when none is positive). embedder: SHA-256 of the embedder's file;
         embeddings of another file are not comparable and are left out. Without it, a gallery with
-        embeddings of two embedders of this pack raises GalleryError.
+        embeddings of two embedders of this pack raises GalleryError. now: seconds since 1970, for
+        who is valid; the clock's, where it is not given.
         """
-        query = (
-            select(
-                identities.c.name,
-                embeddings.c.embedder,
-                embeddings.c.vector,
-                embeddings.c.quality,
-            )
-            .join(samples, samples.c.identity_id == identities.c.id)
-            .join(embeddings, embeddings.c.sample_id == samples.c.id)
-            .where(embeddings.c.pack == pack)
-            .order_by(identities.c.id, embeddings.c.id)
-        )
-        if embedder is not None:
-            query = query.where(embeddings.c.embedder == embedder)
-        everybody = select(identities.c.name).order_by(identities.c.id)
+        moment = time.time() if now is None else now
         with self._database.transaction() as connection:
-            version = _version(connection)
-            rows = connection.execute(query).all()
-            people = connection.execute(everybody).scalars().all()
-        if len({row.embedder for row in rows}) > 1:
-            raise GalleryError(
-                f"{self.place} holds embeddings of different embedder files of pack {pack}, which "
-                "cannot be compared: enrol the photos again into a new gallery"
-            )
-        known = {row.name for row in rows}
-        missing = tuple(name for name in people if name not in known)
-        if not rows:
-            return GalleryTemplates((), np.zeros((0, 0), np.float32), version, missing)
-        raw = np.frombuffer(b"".join(row.vector for row in rows), "<f4").reshape(len(rows), -1)
-        # The rows of one person stand together, people in the order they were enrolled.
-        starts = [i for i, row in enumerate(rows) if i == 0 or rows[i - 1].name != row.name]
-        vectors = fuse(raw, np.array([row.quality for row in rows]), np.array(starts))
-        return GalleryTemplates(tuple(rows[i].name for i in starts), vectors, version, missing)
-
-
-def _lock(connection: Connection) -> None:
-    """Let one writer at a time pass, on a server too (SQLite has locked the file already)."""
-    connection.execute(select(state.c.version).with_for_update())
-
-
-def _version(connection: Connection) -> int:
-    return int(connection.execute(select(state.c.version)).scalar_one())
-
-
-def _record(connection: Connection, action: str, name: str, now: float) -> None:
-    """Raise the version and say in the audit trail who did what."""
-    version = _version(connection) + 1
-    connection.execute(update(state).values(version=version))
-    _insert(
-        connection, audit, at=now, actor=_actor(), action=action, identity=name, version=version
-    )
-
-
-def _insert(connection: Connection, table: Table, **values: Any) -> int:
-    """Insert one row; returns its id."""
-    key = connection.execute(insert(table).values(**values)).inserted_primary_key
-    assert key is not None
-    return int(key[0])
-
-
-def _enrolled(connection: Connection, name: str, now: float) -> int:
-    """The id of a person, who is made if new."""
-    known = connection.execute(select(identities.c.id).where(identities.c.name == name)).scalar()
-    if known is not None:
-        return int(known)
-    return _insert(connection, identities, name=name, notes="", created_at=now)
-
-
-def _annotate(connection: Connection, person: int, name: str, notes: str, now: float) -> None:
-    row = identities.c.id == person
-    if connection.execute(select(identities.c.notes).where(row)).scalar() != notes:
-        connection.execute(update(identities).where(row).values(notes=notes))
-        _record(connection, "annotate", name, now)
-
-
-def _photo(connection: Connection, person: int, source: str, digest: str, now: float) -> int:
-    """The id of a person's sample, which is made if new. Raises EnrolmentRefused if another's."""
-    query = (
-        select(samples.c.id, samples.c.identity_id, identities.c.name)
-        .join(identities, samples.c.identity_id == identities.c.id)
-        .where(samples.c.digest == digest)
-    )
-    known = connection.execute(query).first()
-    if known is None:
-        return _insert(
-            connection, samples, identity_id=person, source=source, digest=digest, created_at=now
-        )
-    if known.identity_id != person:
-        raise EnrolmentRefused(f"duplicate photo: already enrolled as {known.name}")
-    return int(known.id)
-
-
-def _check_dimension(connection: Connection, pack: str, embedder: str, got: int) -> None:
-    query = select(embeddings.c.dimension).where(
-        embeddings.c.pack == pack, embeddings.c.embedder == embedder
-    )
-    stored = connection.execute(query.limit(1)).scalar()
-    if stored is not None and stored != got:
-        raise GalleryError(
-            f"embeddings of pack {pack} in this gallery have {stored} numbers, got {got}"
-        )
-
-
-def _existing(connection: Connection, name: str) -> str:
-    """The name as it is stored, or UnknownIdentity."""
-    wanted = normalise_name(name)
-    names = select(identities.c.name)
-    if connection.execute(names.where(identities.c.name == wanted)).first() is not None:
-        return wanted
-    everybody = connection.execute(names).scalars().all()
-    if not everybody:
-        raise UnknownIdentity(f"no identity {wanted} in the gallery, which is empty")
-    near = difflib.get_close_matches(wanted, everybody, n=1)
-    hint = f"the nearest name is {near[0]}" if near else "`facestream gallery list` shows who is"
-    raise UnknownIdentity(f"no identity {wanted} in the gallery: {hint}")
-
-
-def _read_identities(connection: Connection, name: str | None) -> list[Identity]:
-    count = func.count(samples.c.id.distinct())
-    people = (
-        select(identities, count.label("samples"))
-        .outerjoin(samples, samples.c.identity_id == identities.c.id)
-        .group_by(identities.c.id)
-        .order_by(identities.c.name)
-    )
-    packs = (
-        select(samples.c.identity_id, embeddings.c.pack)
-        .join(embeddings, embeddings.c.sample_id == samples.c.id)
-        .distinct()
-        .order_by(embeddings.c.pack)
-    )
-    if name is not None:
-        people = people.where(identities.c.name == name)
-        one = select(identities.c.id).where(identities.c.name == name).scalar_subquery()
-        packs = packs.where(samples.c.identity_id == one)
-    found: dict[int, list[str]] = {}
-    for row in connection.execute(packs):
-        found.setdefault(row.identity_id, []).append(row.pack)
-    return [
-        Identity(row.name, row.notes, row.created_at, row.samples, tuple(found.get(row.id, ())))
-        for row in connection.execute(people)
-    ]
-
-
-def _read_audit(connection: Connection, name: str | None) -> tuple[AuditEntry, ...]:
-    query = select(audit).order_by(audit.c.id)
-    if name is not None:
-        query = query.where(audit.c.identity == name)
-    return tuple(
-        AuditEntry(row.at, row.actor, row.action, row.identity, row.version)
-        for row in connection.execute(query)
-    )
-
-
-def _actor() -> str:
-    """The user of this process, by name where the system knows one."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
+            return reading.read_templates(connection, pack, embedder, moment)

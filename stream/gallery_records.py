@@ -1,16 +1,19 @@
-"""What a gallery hands out: people, samples, the audit trail, fused templates."""
+"""What a gallery hands out and takes: people, samples, changes, audit trail, fused templates."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET, UnsetType
 
-from .. import EnrolmentRefused
-from .gallery_tables import NAME_LENGTH
+from .. import EnrolmentRefused, GalleryError
+from .gallery_tables import KEY_LENGTH, NAME_LENGTH
 
 Floats = npt.NDArray[np.float32]
 
@@ -20,13 +23,59 @@ JOINERS = "\u200c\u200d"
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """One person. created_at: seconds since 1970 (UTC); packs: names with embeddings, sorted."""
+    """One person. packs: names of those with embeddings, sorted; times: seconds since 1970 (UTC).
+
+    id: random, never used again, the same wherever the person is exported to. basis: the legal
+    basis, or a reference to the consent. From valid_from until valid_until the person is matched;
+    from keep_until on `purge` erases; None sets no bound.
+    """
 
     name: str
     notes: str
     created_at: float
     samples: int
     packs: tuple[str, ...]
+    id: str
+    basis: str
+    valid_from: float | None
+    valid_until: float | None
+    keep_until: float | None
+    labels: dict[str, str]
+    watchlists: tuple[str, ...]
+
+    def why_not(self, now: float) -> str:
+        """Why nobody is recognised as this person at `now`, in words; "" where nothing hinders."""
+        if self.keep_until is not None and self.keep_until <= now:
+            return f"was to be kept until {day(self.keep_until)}"
+        if self.valid_until is not None and self.valid_until <= now:
+            return f"expired on {day(self.valid_until)}"
+        if self.valid_from is not None and self.valid_from > now:
+            return f"is not valid before {day(self.valid_from)}"
+        return ""
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """What to change of a person; what is left out stays.
+
+    labels: key to its new value, or to None to take the key away; other keys stay.
+    """
+
+    name: str | UnsetType = UNSET
+    notes: str | UnsetType = UNSET
+    basis: str | UnsetType = UNSET
+    valid_from: float | UnsetType | None = UNSET
+    valid_until: float | UnsetType | None = UNSET
+    keep_until: float | UnsetType | None = UNSET
+    labels: Mapping[str, str | None] = {}
+
+
+class Watchlist(msgspec.Struct, frozen=True):
+    """A named set of people; members: their names, sorted."""
+
+    name: str
+    notes: str
+    created_at: float
+    members: tuple[str, ...]
 
 
 class SampleEmbedding(msgspec.Struct, frozen=True):
@@ -49,12 +98,18 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class AuditEntry(msgspec.Struct, frozen=True):
-    """Who changed what: `version` is the gallery version that the change made."""
+    """Who changed what: `version` is the gallery version that the change made.
+
+    id: of the person; empty for a change of a watchlist. name: whose it is, None once the person
+    is erased. details: what was changed, never to what.
+    """
 
     at: float
     actor: str
     action: str
-    identity: str
+    id: str
+    name: str | None
+    details: str
     version: int
 
 
@@ -71,13 +126,23 @@ class GalleryTemplates(NamedTuple):
 
     names: G identities in the order they were enrolled. vectors: (G, C) float32, unit length, row
     g for names[g]; (0, 0) when there are none. missing: identities that have no embedding of the
-    pack asked for, and so cannot be recognised with it.
+    pack asked for, and so cannot be recognised with it. expired: identities that are left out
+    because they are outside their validity. changes_at: when, in seconds since 1970, time alone
+    changes who is in; None for never.
     """
 
     names: tuple[str, ...]
     vectors: Floats
     version: int
     missing: tuple[str, ...]
+    expired: tuple[str, ...] = ()
+    changes_at: float | None = None
+
+
+def day(seconds: float) -> str:
+    """A moment in UTC, as messages show it: the day, with the minute where it is not midnight."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.strftime("%Y-%m-%d" if seconds % 86400 == 0 else "%Y-%m-%d %H:%M UTC")
 
 
 def normalise_name(name: str) -> str:
@@ -101,6 +166,38 @@ def normalise_name(name: str) -> str:
             f"a name may have up to {NAME_LENGTH} characters, got {len(tidy)}: {tidy[:40]}..."
         )
     return tidy
+
+
+def check_text(what: str, text: str) -> str:
+    """Free text as every database can keep it. Raises GalleryError for what is none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = "\x00"  # broken bytes of a command line: refused like the other
+    if "\x00" in text:
+        raise GalleryError(f"{what} must be text, got characters that cannot be stored")
+    return text
+
+
+def check_key(key: str) -> str:
+    """A label's key. Raises GalleryError for one that cannot be shown, or is too long."""
+    try:
+        tidy = normalise_name(key)
+    except EnrolmentRefused as refusal:
+        raise GalleryError(f"a label's key: {refusal}") from None
+    if tidy != key or len(key) > KEY_LENGTH or "=" in key:
+        raise GalleryError(
+            f"a label's key has up to {KEY_LENGTH} characters, no '=' and no spaces around it, "
+            f"got {key[:40]!r}"
+        )
+    return key
+
+
+def check_moment(what: str, moment: float | None) -> float | None:
+    """Seconds since 1970, in the years that a calendar has. Raises GalleryError for others."""
+    if moment is not None and not 0.0 <= moment < 253402300800.0:
+        raise GalleryError(f"{what} must be a time between the years 1970 and 9999, got {moment}")
+    return moment
 
 
 def fuse(raw: Floats, quality: npt.NDArray[np.float64], starts: npt.NDArray[np.intp]) -> Floats:

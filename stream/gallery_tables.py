@@ -1,10 +1,14 @@
 """The gallery's tables; `migrations` makes the same ones (a test compares the two).
 
     identity 1--n sample 1--n embedding        gallery_state (one row)        audit
+    identity 1--n label
+    identity n--m watchlist (watchlist_member)
 
 A sample is a photo, known by the SHA-256 of its bytes; the photo itself is not stored. It has one
-embedding per embedder file, so that a gallery can serve several packs. Times are seconds since
-1970 (UTC), as everywhere in facestream.
+embedding per embedder file, so that a gallery can serve several packs. The audit trail names people
+by `identity.uid` alone, which is random and never used again: once somebody is erased, it says of
+whom no more. The database itself refuses to change or delete its rows. Times are seconds since 1970
+(UTC), as everywhere in facestream.
 """
 
 from __future__ import annotations
@@ -24,13 +28,14 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration: what a gallery must be at for this code to use it."""
 
 REVISION_TABLE = "gallery_revision"
 """Where Alembic notes the revision; a name of its own, as a database may hold more tables."""
 
 NAME_LENGTH = 200
+KEY_LENGTH = 100
 
 metadata = MetaData(
     naming_convention={
@@ -49,6 +54,46 @@ identities = Table(
     Column("name", String(NAME_LENGTH), nullable=False, unique=True),
     Column("notes", Text, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("uid", String(32), nullable=False, server_default=""),
+    Column("basis", Text, nullable=False, server_default=""),
+    Column("valid_from", Double, nullable=True),
+    Column("valid_until", Double, nullable=True),
+    Column("keep_until", Double, nullable=True),
+    Index("ix_identity_uid", "uid", unique=True),
+)
+
+labels = Table(
+    "label",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("identity_id", Integer, ForeignKey("identity.id", ondelete="CASCADE"), nullable=False),
+    Column("key", String(KEY_LENGTH), nullable=False),
+    Column("value", Text, nullable=False),
+    UniqueConstraint("identity_id", "key"),
+)
+
+watchlists = Table(
+    "watchlist",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(NAME_LENGTH), nullable=False, unique=True),
+    Column("notes", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+members = Table(
+    "watchlist_member",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("watchlist_id", Integer, ForeignKey("watchlist.id", ondelete="CASCADE"), nullable=False),
+    Column(
+        "identity_id",
+        Integer,
+        ForeignKey("identity.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    UniqueConstraint("watchlist_id", "identity_id"),
 )
 
 samples = Table(
@@ -98,6 +143,7 @@ audit = Table(
     Column("at", Double, nullable=False),
     Column("actor", Text, nullable=False),
     Column("action", String(40), nullable=False),
-    Column("identity", String(NAME_LENGTH), nullable=False, index=True),
+    Column("identity", String(32), nullable=False, index=True),
+    Column("details", Text, nullable=False),
     Column("version", Integer, nullable=False),
 )

@@ -212,6 +212,8 @@ def heading(parts: Parts) -> str:
     elif missing := parts.known.missing:
         people = "1 person is" if len(missing) == 1 else f"{len(missing)} people are"
         lines.append(f"{people} not enrolled with pack {parts.pack.card.name}: not to be named")
+    if expired := parts.known.expired:
+        lines.append(f"outside their validity, and not to be named: {', '.join(expired)}")
     return "\n".join(lines)
 
 

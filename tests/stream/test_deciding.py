@@ -14,7 +14,7 @@ from facestream.models.store import load_card
 from facestream.stream import deciding
 from facestream.stream.aggregate import AggregateStage
 from facestream.stream.deciding import Deciding, outline_key
-from facestream.stream.events import AnyEvent, CameraState, SightingEnded, TrackEvent
+from facestream.stream.events import AnyEvent, CameraState, SightingEnded, System, TrackEvent
 from facestream.stream.flow import (
     Begin,
     Done,
@@ -54,6 +54,7 @@ class Told:
     def __init__(self, journal: Journal, card: Card, camera: str = "door") -> None:
         self.journal = journal
         self.camera = camera
+        self.people: tuple[str, ...] = ("Anna",)
         config = Config(
             cameras=(CameraConfig("door", "clip.mp4"), CameraConfig("gate", "clip.mp4")),
             match=MatchConfig(score="cosine", unknown_frames=100),
@@ -72,7 +73,8 @@ class Told:
         self.ordinals: dict[int, int] = {}
 
     def gallery(self) -> GalleryIndex:
-        return 1, SearchIndex(ANNA[None], np.arange(1)), ("Anna",)
+        count = len(self.people)
+        return 1, SearchIndex(ANNA[None][:count], np.arange(count)), self.people
 
     def begin(self, attempt: str, *, live: bool = False, fingerprint: str = "f") -> Resume:
         self.attempt, self.position = attempt, -1
@@ -372,3 +374,17 @@ def test_a_camera_may_change_from_live_to_recorded(journal: Journal, card: Card)
     resume = Told(journal, card).begin("a2")
     assert (resume.run, resume.first_track, resume.states) == ("1", 2, {})
     assert told.kinds()[-1] == ("sighting.ended", 1)
+
+
+def test_who_expires_while_in_view_is_named_no_more_and_it_is_told(
+    journal: Journal, card: Card
+) -> None:
+    told = Told(journal, card)
+    told.begin("a")
+    told.show(1, times=6)
+    told.people = ()  # the same version: time alone took Anna away
+    told.show(1, times=6)
+    assert told.kinds() == [("sighting.started", 1), ("match", 1), ("match.revised", 1)]
+    (changed,) = (e for e in told.events() if isinstance(e, System))
+    assert changed.state == "gallery.changed"
+    assert changed.detail == "version 1: 0 people can be recognised"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,10 @@ import pytest
 
 from facestream.models.ida import Anchors
 from facestream.stream.gallery import Gallery
-from facestream.stream.known import LOOK_SECONDS, KnownPeople
+from facestream.stream.gallery_records import Change
+from facestream.stream.known import LOOK_SECONDS, RETRY_SECONDS, KnownPeople
+
+from ..postgres_server import PostgresServer
 
 C, EMBEDDER = 4, "a" * 64
 
@@ -44,7 +48,12 @@ def enrol(gallery: Gallery, name: str, axis: int, *, pack: str = "tiny") -> None
     )
 
 
-def know(gallery: Gallery, clock: Clock | None = None, anchors: Anchors | None = None):
+def know(
+    gallery: Gallery,
+    clock: Clock | None = None,
+    anchors: Anchors | None = None,
+    now: Clock | None = None,
+) -> KnownPeople:
     return KnownPeople(
         gallery,
         pack="tiny",
@@ -52,6 +61,7 @@ def know(gallery: Gallery, clock: Clock | None = None, anchors: Anchors | None =
         dimension=C,
         anchors=anchors,
         clock=clock or Clock(),
+        now=now or Clock(),
     )
 
 
@@ -81,20 +91,67 @@ def test_people_without_an_embedding_of_the_pack_are_told_apart(gallery: Gallery
     assert known.missing == ("Bert",) and list(known()[2]) == ["Anna"]
 
 
-def test_changes_by_another_process_are_followed_after_a_look(gallery: Gallery) -> None:
+def test_changes_by_another_program_are_followed_after_a_look(place: str) -> None:
     clock = Clock()
-    enrol(gallery, "Anna", 0)
-    known = know(gallery, clock)
-    before = known()
-    with Gallery.open(gallery.place, create=False) as elsewhere:
-        enrol(elsewhere, "Bert", 1)
+    with Gallery.open(place, create=True) as gallery, Gallery.open(place, create=False) as other:
+        enrol(gallery, "Anna", 0)
+        known = know(gallery, clock)
+        before = known()
+        enrol(other, "Bert", 1)
         assert known() is before
         clock.now += LOOK_SECONDS
-        assert known()[0] == elsewhere.version() > before[0]
+        assert known()[0] == other.version() > before[0]
         assert best(known, 1) == "Bert"
-        elsewhere.remove("Anna")
+        other.remove("Anna")
         clock.now += LOOK_SECONDS
         assert list(known()[2]) == ["Bert"]
+
+
+def test_people_come_and_go_by_the_clock_alone(
+    gallery: Gallery, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, wall = Clock(), Clock()
+    for axis, name in enumerate(("Anna", "Bert", "Cleo")):
+        enrol(gallery, name, axis)
+    gallery.edit("Anna", Change(valid_until=150.0))
+    gallery.edit("Bert", Change(valid_from=200.0))
+    known = know(gallery, clock, now=wall)
+    version = known()[0]
+    assert (list(known()[2]), known.expired) == (["Anna", "Cleo"], ("Bert",))
+    wall.now = 150.0
+    clock.now += LOOK_SECONDS
+    assert (list(known()[2]), known.expired) == (["Cleo"], ("Anna", "Bert"))
+    assert best(known, 0) == "Cleo"
+    wall.now = 200.0
+    clock.now += LOOK_SECONDS
+    assert (list(known()[2]), known.expired) == (["Bert", "Cleo"], ("Anna",))
+    assert known()[0] == version == gallery.version()
+    told = [record.getMessage() for record in caplog.records]
+    assert [message.split()[0] for message in told] == ["Bert", "Anna"]
+    assert all("not recognised" in message for message in told)
+
+
+def test_a_server_that_is_away_for_a_while_does_not_end_recognition(
+    postgres: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    with Gallery.open(postgres.new_database(), create=True) as gallery:
+        enrol(gallery, "Anna", 0)
+        known = know(gallery, clock)
+        postgres.stop()
+        try:
+            for _ in range(3):
+                clock.now += RETRY_SECONDS
+                assert best(known, 0) == "Anna"
+        finally:
+            postgres.start()
+        enrol(gallery, "Bert", 1)
+        clock.now += RETRY_SECONDS
+        assert best(known, 1) == "Bert"
+    first, second = (record for record in caplog.records if record.levelno == logging.WARNING)
+    assert "people of version 1 stay in use" in first.getMessage()
+    assert postgres.password not in first.getMessage()
+    assert second.getMessage() == "the gallery can be read again: version 2"
 
 
 def test_an_unchanged_gallery_keeps_its_index(gallery: Gallery) -> None:

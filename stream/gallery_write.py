@@ -1,0 +1,277 @@
+"""Changing a gallery inside one transaction: every function takes the connection of one.
+
+Each raises the gallery's version by one per change and writes the audit trail, and begins with
+`lock`: writers take turns.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import UNSET
+from sqlalchemy import Connection, Table, delete, insert, select, update
+
+from .. import EnrolmentRefused, GalleryError
+from .gallery_read import find_person, read_identities, read_version
+from .gallery_records import Change, check_key, check_moment, check_text, normalise_name
+from .gallery_tables import (
+    audit,
+    embeddings,
+    identities,
+    labels,
+    members,
+    samples,
+    state,
+    watchlists,
+)
+
+Floats = npt.NDArray[np.float32]
+
+
+def lock(connection: Connection) -> None:
+    """Let one writer at a time pass, on a server too (SQLite has locked the file already)."""
+    connection.execute(select(state.c.version).with_for_update())
+
+
+def record(connection: Connection, action: str, people: Iterable[str], details: str = "") -> None:
+    """Raise the version, and say in the audit trail who did what to whom (ids; "" for nobody)."""
+    version = read_version(connection) + 1
+    connection.execute(update(state).values(version=version))
+    now, actor = time.time(), _actor()
+    rows = [
+        {
+            "at": now,
+            "actor": actor,
+            "action": action,
+            "identity": uid,
+            "details": details,
+            "version": version,
+        }
+        for uid in people
+    ]
+    connection.execute(insert(audit), rows)
+
+
+def insert_row(connection: Connection, table: Table, **values: Any) -> int:
+    """Insert one row; returns its id."""
+    key = connection.execute(insert(table).values(**values)).inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def add_sample(
+    connection: Connection,
+    name: str,
+    vector: Floats,
+    *,
+    pack: str,
+    embedder: str,
+    norm: float,
+    quality: float,
+    source: str,
+    digest: str,
+    notes: str | None,
+) -> bool:
+    """What `Gallery.add_sample` does with a checked vector and name."""
+    lock(connection)
+    check_dimension(connection, pack, embedder, len(vector))
+    now = time.time()
+    person, uid = _enrolled(connection, name, now)
+    if notes is not None:
+        row = identities.c.id == person
+        if connection.execute(select(identities.c.notes).where(row)).scalar() != notes:
+            connection.execute(update(identities).where(row).values(notes=notes))
+            record(connection, "annotate", [uid], "notes")
+    sample = _photo(connection, person, source, digest, now)
+    known = select(embeddings.c.id).where(
+        embeddings.c.sample_id == sample,
+        embeddings.c.pack == pack,
+        embeddings.c.embedder == embedder,
+    )
+    if connection.execute(known).first() is not None:
+        return False
+    insert_row(
+        connection,
+        embeddings,
+        sample_id=sample,
+        pack=pack,
+        embedder=embedder,
+        dimension=len(vector),
+        vector=vector.tobytes(),
+        norm=norm,
+        quality=quality,
+        created_at=now,
+    )
+    record(connection, "enrol", [uid], f"pack {pack}")
+    return True
+
+
+def edit(connection: Connection, name: str, change: Change) -> bool:
+    """What `Gallery.edit` does; False where everything is so already."""
+    lock(connection)
+    row, name = find_person(connection, name)
+    (before,) = read_identities(connection, row)
+    values: dict[str, Any] = {}
+    if change.name is not UNSET:
+        values["name"] = normalise_name(change.name)
+    for key in ("notes", "basis"):
+        if (text := getattr(change, key)) is not UNSET:
+            values[key] = check_text(key, text)
+    for key in ("valid_from", "valid_until", "keep_until"):
+        if (moment := getattr(change, key)) is not UNSET:
+            values[key] = check_moment(key, moment)
+    values = {key: value for key, value in values.items() if getattr(before, key) != value}
+    check_validity(
+        values.get("valid_from", before.valid_from), values.get("valid_until", before.valid_until)
+    )
+    if "name" in values:
+        _check_free(connection, values["name"])
+    if values:
+        connection.execute(update(identities).where(identities.c.id == row).values(**values))
+    changed = list(values)
+    if _label(connection, row, before.labels, change.labels):
+        changed.append("labels")
+    if changed:
+        record(connection, "edit", [before.id], ", ".join(changed))
+    return bool(changed)
+
+
+def remove(connection: Connection, rows: Sequence[int], action: str) -> None:
+    """Delete people with their samples, embeddings, labels and memberships: one change."""
+    uids = []
+    for row in rows:
+        of = identities.c.id == row
+        uids.append(connection.execute(select(identities.c.uid).where(of)).scalar_one())
+        connection.execute(delete(identities).where(of))
+    record(connection, action, uids)
+
+
+def make_watchlist(connection: Connection, name: str, notes: str) -> int:
+    """What `Gallery.make_watchlist` does; returns the row."""
+    name = normalise_name(name)
+    taken = select(watchlists.c.id).where(watchlists.c.name == name)
+    if connection.execute(taken).first() is not None:
+        raise GalleryError(f"there is a watchlist {name} already: choose another name")
+    values = {"notes": check_text("notes", notes), "created_at": time.time()}
+    row = insert_row(connection, watchlists, name=name, **values)
+    record(connection, "watchlist", [""], f"made {name}")
+    return row
+
+
+def find_watchlist(connection: Connection, name: str) -> tuple[int, str]:
+    """A watchlist's row and name. Raises GalleryError, naming those there are."""
+    name = normalise_name(name)
+    row = connection.execute(select(watchlists.c.id).where(watchlists.c.name == name)).scalar()
+    if row is None:
+        names = sorted(connection.execute(select(watchlists.c.name)).scalars())
+        there = f"there are {', '.join(names)}" if names else "there is none yet"
+        raise GalleryError(f"no watchlist {name} in the gallery: {there}")
+    return int(row), name
+
+
+def change_members(
+    connection: Connection, watchlist: str, names: Iterable[str], *, add: bool
+) -> int:
+    """Put people on a watchlist, or take them off it; returns for how many that was a change."""
+    row, title = find_watchlist(connection, watchlist)
+    people = [find_person(connection, name)[0] for name in dict.fromkeys(names)]
+    held = set(
+        connection.execute(
+            select(members.c.identity_id).where(members.c.watchlist_id == row)
+        ).scalars()
+    )
+    moved = [person for person in dict.fromkeys(people) if (person in held) != add]
+    for person in moved:
+        if add:
+            insert_row(connection, members, watchlist_id=row, identity_id=person)
+        else:
+            its = (members.c.watchlist_id == row) & (members.c.identity_id == person)
+            connection.execute(delete(members).where(its))
+    if moved:
+        uids = [
+            connection.execute(select(identities.c.uid).where(identities.c.id == one)).scalar_one()
+            for one in moved
+        ]
+        record(connection, "watchlist", uids, f"{'put on' if add else 'taken off'} {title}")
+    return len(moved)
+
+
+def check_dimension(connection: Connection, pack: str, embedder: str, got: int) -> None:
+    """Raise GalleryError unless embeddings of this embedder have that many numbers here."""
+    query = select(embeddings.c.dimension).where(
+        embeddings.c.pack == pack, embeddings.c.embedder == embedder
+    )
+    stored = connection.execute(query.limit(1)).scalar()
+    if stored is not None and stored != got:
+        raise GalleryError(
+            f"embeddings of pack {pack} in this gallery have {stored} numbers, got {got}"
+        )
+
+
+def check_validity(begins: float | None, ends: float | None) -> None:
+    """Raise GalleryError for a validity that ends before it begins."""
+    if begins is not None and ends is not None and ends <= begins:
+        raise GalleryError("valid_until must come after valid_from: nothing was changed")
+
+
+def _check_free(connection: Connection, name: str) -> None:
+    if connection.execute(select(identities.c.id).where(identities.c.name == name)).first():
+        raise GalleryError(
+            f"the name {name} belongs to somebody else in the gallery: choose another one"
+        )
+
+
+def _label(
+    connection: Connection, row: int, before: Mapping[str, str], new: Mapping[str, str | None]
+) -> bool:
+    changed = {check_key(key): value for key, value in new.items() if before.get(key) != value}
+    for key, value in changed.items():
+        its = (labels.c.identity_id == row) & (labels.c.key == key)
+        connection.execute(delete(labels).where(its))
+        if value is not None:
+            text = check_text(f"label {key}", value)
+            insert_row(connection, labels, identity_id=row, key=key, value=text)
+    return bool(changed)
+
+
+def _enrolled(connection: Connection, name: str, now: float) -> tuple[int, str]:
+    """The row and id of a person, who is made if new."""
+    query = select(identities.c.id, identities.c.uid).where(identities.c.name == name)
+    known = connection.execute(query).first()
+    if known is not None:
+        return int(known.id), str(known.uid)
+    uid = uuid.uuid4().hex
+    values = {"notes": "", "basis": "", "created_at": now, "uid": uid}
+    return insert_row(connection, identities, name=name, **values), uid
+
+
+def _photo(connection: Connection, person: int, source: str, digest: str, now: float) -> int:
+    """The id of a person's sample, which is made if new. Raises EnrolmentRefused if another's."""
+    query = (
+        select(samples.c.id, samples.c.identity_id, identities.c.name)
+        .join(identities, samples.c.identity_id == identities.c.id)
+        .where(samples.c.digest == digest)
+    )
+    known = connection.execute(query).first()
+    if known is None:
+        return insert_row(
+            connection, samples, identity_id=person, source=source, digest=digest, created_at=now
+        )
+    if known.identity_id != person:
+        raise EnrolmentRefused(f"duplicate photo: already enrolled as {known.name}")
+    return int(known.id)
+
+
+def _actor() -> str:
+    """The user of this process, by name where the system knows one."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
