@@ -1,0 +1,166 @@
+"""`facestream train embedder`: a compact embedder, distilled from another pack's and from MagFace.
+
+Where faces are too few to learn identities from them, another embedder knows more than the labels:
+the student of a degraded face is led to the direction that the teacher gives the clean one,
+
+    distil (1 - cos(student(degraded), teacher(clean))) + classify L_MagFace,
+
+which teaches it to see through the degradation as well. Directions carry no magnitude, so only the
+MagFace term makes the norm a quality; identities of one picture are classes of its degraded views.
+Pictures are RGB in -1 .. 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import ConfigError, RecordError
+from ..configs.face_training import EmbedderTraining
+from ..models.align import ARCFACE_112, warp
+from ..models.feature_store import fingerprint_parts
+from ..models.fusion import Floats
+from ..models.inference import Embedder
+from ..models.networks.backbone import Backbone
+from ..models.networks.class_layer import ClassLayer
+from ..models.networks.cqa import CQAFace
+from ..models.networks.cqa_losses import contrastive_attention_loss
+from .cqa import measure_branches
+from .engine import seeded
+from .face_batches import SIGNED_RGB, FaceBatch
+from .face_lists import LabelledFaces
+from .face_recipe import FaceRecipe, FaceSplit, FaceTask, build_backbone
+from .magface import make_margin
+
+TAUGHT_TOGETHER = 32
+
+
+class EmbedderTask(FaceTask):
+    """A student; what its teacher says of every training face; classes, where it has them."""
+
+    targets: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        targets: Floats | None,
+        head: ClassLayer | None,
+        config: EmbedderTraining,
+    ) -> None:
+        """targets: (N, C) float32 unit directions of the training faces, None without a teacher."""
+        super().__init__(backbone, SIGNED_RGB)
+        # Not part of the state: a checkpoint would carry every face's embedding.
+        wanted = torch.zeros(0) if targets is None else torch.from_numpy(targets)
+        self.register_buffer("targets", wanted, persistent=False)
+        self.head, self.config = head, config
+
+    def forward(self, batch: FaceBatch) -> dict[str, Tensor]:
+        """loss: the weighted sum of its terms, distil, classes and attention, those in use."""
+        values: dict[str, Tensor] = {}
+        weights = {
+            "distil": self.config.distil,
+            "classes": self.config.classify,
+            "attention": self.config.contrast,
+        }
+        if isinstance(self.backbone, CQAFace):
+            features, branches = self.backbone.with_branches(self.scale(batch.images))
+            values["attention"] = contrastive_attention_loss(branches.maps)
+        else:
+            features = self.embed(batch.images)
+        features = features.float()
+        if len(self.targets):
+            cosines = F.cosine_similarity(features, self.targets[batch.rows], dim=1)
+            values["distil"] = (1 - cosines).mean()
+        if self.head is not None:
+            values["classes"] = self.head(features, batch.labels)
+            norms = torch.linalg.vector_norm(features.detach(), dim=1)
+            values["magnitude"] = norms.mean()
+        terms = [weight * values[name] for name, weight in weights.items() if name in values]
+        return {"loss": torch.stack(terms).sum(), **values}
+
+
+class EmbedderRecipe(FaceRecipe):
+    """A recipe whose network may have branches."""
+
+    def validate(self) -> dict[str, float]:
+        """As `FaceRecipe`, and alike (see `cqa.measure_branches`) where there are branches."""
+        values = super().validate()
+        if isinstance(self.network.backbone, CQAFace):
+            values.update(measure_branches(self.network, self.validation.sample()))
+        return values
+
+
+def teach(faces: LabelledFaces, teacher: Embedder) -> Floats:
+    """What a teacher says of every face as it is: unit directions (N, C) float32.
+
+    The sum of the directions of the face and of its mirror image, since the student sees either.
+    The teacher's crop is cut from the aligned face by its own template. Raises RecordError for an
+    embedding that is not finite or zero, naming the picture, and as `LabelledFaces.read`.
+    """
+    directions = np.empty((faces.count, teacher.dimension), np.float32)
+    for start in range(0, faces.count, TAUGHT_TOGETHER):
+        rows = range(start, min(start + TAUGHT_TOGETHER, faces.count))
+        crops = np.stack(
+            [warp(faces.read(row), ARCFACE_112.points, teacher.template) for row in rows]
+        )
+        mirrored = np.ascontiguousarray(crops[:, :, ::-1])
+        total = sum(_unit(teacher.embed(views).embeddings) for views in (crops, mirrored))
+        directions[rows.start : rows.stop] = _unit(np.asarray(total))
+    wrong = np.flatnonzero(~np.isfinite(directions).all(axis=1))
+    if len(wrong):
+        raise RecordError(
+            f"{faces.pictures.name(int(wrong[0]))}: the teacher gave no direction "
+            f"({len(wrong)} of {faces.count} faces): take such pictures out"
+        )
+    return directions
+
+
+def embedder_recipe(
+    config: EmbedderTraining, split: FaceSplit, targets: Floats | None = None
+) -> EmbedderRecipe:
+    """The recipe of `facestream train embedder`. Exports embedder.onnx, .pt and .yaml.
+
+    targets: of `teach` on split.training, None without a teacher. Raises ConfigError where they are
+    not of these faces or of another dimension than config.dimension, for other settings that do not
+    fit, and what reading the validation faces raises.
+    """
+    _check_targets(config, split.training, targets)
+    with seeded(config.run.seed):
+        backbone = build_backbone(config.backbone, config.dimension, config.convention)
+        if config.attention:
+            backbone = CQAFace(backbone, dimension=config.dimension)
+    head = None
+    if config.classify:
+        head = ClassLayer(
+            config.dimension,
+            split.training.classes,
+            make_margin(config.loss),
+            seed=config.run.seed,
+        )
+    task = EmbedderTask(backbone, targets, head, config)
+    recipe = EmbedderRecipe("embedder", task, split, config.data, config.run)
+    if targets is not None:
+        parts = [("faces", recipe.fingerprint.encode()), ("teacher", targets.tobytes())]
+        recipe.fingerprint = fingerprint_parts(parts)
+    return recipe
+
+
+def _check_targets(config: EmbedderTraining, faces: LabelledFaces, targets: Floats | None) -> None:
+    if (targets is not None) != bool(config.teacher):
+        raise ConfigError(
+            f"teacher {config.teacher!r} {'needs' if config.teacher else 'has no'} embeddings of "
+            "the training faces: make them with `teach`"
+        )
+    expected = (faces.count, config.dimension)
+    if targets is not None and targets.shape != expected:
+        raise ConfigError(
+            f"the teacher {config.teacher!r} gave {targets.shape}, expected {expected}: dimension "
+            f"must be the teacher's ({targets.shape[-1]}), with one row for each of the faces"
+        )
+
+
+def _unit(rows: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)

@@ -1,0 +1,157 @@
+"""How well an embedder does on people it has not seen, clean and degraded by known amounts.
+
+Validation identities give three kinds of numbers, all deterministic:
+
+    tar            of pairs of clean pictures, at a false-match rate
+    tar_degraded   of a degraded view against the clean pictures of its person
+    order          rank correlation of magnitude and what a camera left of a face (MagFace's claim)
+
+and each .bin set its accuracy over 10 folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import rankdata
+from torch import Tensor
+
+from .. import ConfigError, RecordError
+from ..models.fusion import Doubles
+from ..models.inference import Image
+from ..models.verification import Integers, count_errors, fold_accuracy, operating_point
+from .degrade import camera_of
+from .degrade_steps import film
+from .face_batches import stack_images
+from .face_lists import FacePairs, LabelledFaces
+
+STRENGTHS = (0.3, 0.5, 0.7, 0.9)
+"""Of the cameras that validation sees with: 56, 35, 22 and 14 px of an aligned face of 112."""
+EMBEDDED_TOGETHER = 64
+
+Embed = Callable[[Tensor], Tensor]
+"""Faces (B, 3, 112, 112) uint8 BGR, on the CPU -> raw embeddings (B, C)."""
+
+
+class FaceValidation:
+    """Validation faces in memory, seen clean and through cameras of four strengths."""
+
+    def __init__(
+        self,
+        faces: LabelledFaces,
+        pairs: Sequence[FacePairs] = (),
+        *,
+        most: int = 1000,
+        fmr: float = 1e-2,
+        seed: int = 0,
+    ) -> None:
+        """most: of the faces of the list, shared evenly by the identities; fmr of the tars.
+
+        Raises ConfigError for fewer than two identities, and what `LabelledFaces.read` raises.
+        """
+        if faces.classes < 2:
+            raise ConfigError(
+                f"{faces.title}: validation needs two identities, got {faces.classes}"
+            )
+        rows = choose_rows(faces, most)
+        self.labels: Integers = faces.labels[rows]
+        self.fmr = fmr
+        clean = [faces.read(row) for row in rows.tolist()]
+        self._views = [clean]
+        for level, strength in enumerate(STRENGTHS):
+            drawn = [np.random.default_rng((seed, level, row)) for row in rows.tolist()]
+            camera = camera_of(strength)
+            self._views.append([film(x, g, camera) for x, g in zip(clean, drawn, strict=True)])
+        self._pairs = list(pairs)
+        self.fingerprint = faces.fingerprint
+
+    def measure(self, embed: Embed) -> dict[str, float]:
+        """The numbers; tar is there where somebody has two pictures. Raises RecordError for NaN."""
+        views = [embed_images(images, embed) for images in self._views]
+        values = {"tar_degraded": self._degraded(views)}
+        if self.has_clean_pairs:
+            values["tar"] = self._clean(views[0])
+        values["order"] = order_of(np.stack([view.norms for view in views]))
+        values["magnitude"] = float(views[0].norms.mean())
+        values.update({f"accuracy_{pairs.title}": _accuracy(pairs, embed) for pairs in self._pairs})
+        return values
+
+    @property
+    def has_clean_pairs(self) -> bool:
+        """Whether somebody has two pictures, so that there is a tar."""
+        return bool(np.bincount(self.labels).max() > 1)
+
+    def sample(self) -> Tensor:
+        """Some of the clean faces, (B, 3, 112, 112) uint8 BGR."""
+        return stack_images(self._views[0][:EMBEDDED_TOGETHER])
+
+    def _clean(self, view: Embedded) -> float:
+        first, second = np.triu_indices(len(self.labels), 1)
+        same = self.labels[first] == self.labels[second]
+        return _tar((view.units @ view.units.T)[first, second], same, self.fmr)
+
+    def _degraded(self, views: Sequence[Embedded]) -> float:
+        same = self.labels[:, None] == self.labels[None]
+        scores = np.stack([view.units @ views[0].units.T for view in views[1:]])
+        return _tar(scores.ravel(), np.broadcast_to(same, scores.shape).ravel(), self.fmr)
+
+
+class Embedded(NamedTuple):
+    """units (N, C) float64, norms (N,) float64."""
+
+    units: Doubles
+    norms: Doubles
+
+
+def embed_images(images: Sequence[Image], embed: Embed) -> Embedded:
+    """Embeddings of pictures, in blocks. Raises RecordError for numbers that are not finite."""
+    blocks = [
+        embed(stack_images(list(images[start : start + EMBEDDED_TOGETHER]))).double().cpu().numpy()
+        for start in range(0, len(images), EMBEDDED_TOGETHER)
+    ]
+    raw = np.concatenate(blocks)
+    norms = np.linalg.norm(raw, axis=1)
+    if not np.isfinite(norms).all():
+        raise RecordError(
+            f"{int((~np.isfinite(norms)).sum())} of {len(norms)} embeddings are not finite: lower "
+            "the learning rate"
+        )
+    return Embedded(raw / np.maximum(norms, 1e-12)[:, None], norms)
+
+
+def order_of(norms: Doubles) -> float:
+    """How well magnitudes order the views of a face: norms (V, N), from best view to worst.
+
+    Spearman's correlation between norm and place, for each face, averaged over faces: 1 where
+    every view of a face has a smaller norm than the better ones, 0 where there is no order.
+    """
+    ranks = rankdata(norms, axis=0)
+    centred = ranks - ranks.mean(axis=0)
+    place = np.arange(len(norms))[::-1] - (len(norms) - 1) / 2
+    spread = np.sqrt((centred**2).sum(axis=0) * (place**2).sum())
+    along = (centred * place[:, None]).sum(axis=0)
+    return float(np.divide(along, spread, out=np.zeros_like(spread), where=spread > 0).mean())
+
+
+def choose_rows(faces: LabelledFaces, most: int) -> Integers:
+    """Rows of at most `most` faces: the first of every identity, then the second, and so on.
+
+    Where there are more identities than that, of those evenly spread over the list.
+    """
+    some = np.unique(np.linspace(0, faces.classes - 1, min(most, faces.classes)).astype(np.int64))
+    people = [faces.identities.rows(identity) for identity in some.tolist()]
+    each = max(1, most // len(people))
+    return np.concatenate([rows[:each] for rows in people])
+
+
+def _accuracy(pairs: FacePairs, embed: Embed) -> float:
+    images = [pairs.pictures.read(row) for row in range(2 * len(pairs.same))]
+    units = embed_images(images, embed).units
+    scores = (units[0::2] * units[1::2]).sum(axis=1)
+    return fold_accuracy(scores, pairs.same).mean
+
+
+def _tar(scores: Doubles, same: np.ndarray, fmr: float) -> float:
+    return operating_point(count_errors(scores, same), fmr).tar
