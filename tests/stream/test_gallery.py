@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import sqlite3
 import stat
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 import unicodedata
@@ -293,38 +289,6 @@ def test_a_reader_sees_one_version_while_another_program_writes(path: Path) -> N
             templates = reader.templates("open")
             assert len(templates.names) == templates.version
         thread.join(20)
-
-
-def test_a_killed_program_leaves_nothing_half_made(path: Path) -> None:
-    Gallery.open(path, create=True).close()
-    script = """
-        import sys, numpy as np
-        from facestream.stream.gallery import Gallery
-        gallery = Gallery.open(sys.argv[1], create=False)
-        for i in range(1000000):
-            gallery.add_sample(f"P{i}", np.ones(512, np.float32), norm=1.0, quality=1.0,
-                               pack="open", embedder="e", source="p.jpg", digest=f"{i:064x}")
-            print(i + 1, flush=True)
-    """
-    command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
-    program = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert program.stdout is not None
-        told = 0
-        while told < 20:
-            told = int(program.stdout.readline())
-        program.send_signal(signal.SIGKILL)
-        told = max([told, *(int(line) for line in program.stdout if line.endswith("\n"))])
-        program.wait(20)
-        program.stdout.close()
-    finally:
-        program.kill()
-    with Gallery.open(path, create=False) as gallery:
-        people = gallery.identities()
-        assert gallery.version() == len(people) == len(gallery.history())
-        assert gallery.version() in (told, told + 1)  # the last one may not have been told yet
-        assert all(person.packs == ("open",) for person in people)
-        assert add(gallery, "after", [1.0] * 512, embedder="e")
 
 
 # What goes wrong
