@@ -176,10 +176,18 @@ class HeadSpec:
 class FusionSpec:
     """How a track's observations are fused."""
 
-    aggregator: Literal["mean", "quality", "caface"] = "quality"
+    aggregator: Literal["mean", "quality", "learned", "caface"] = "quality"
     """Used where the configuration says auto."""
-    caface_head: str | None = None
-    """File of a trained CAFace head beside the card, .npz (see models/caface_head)."""
+    learned: HeadSpec | None = None
+    """A trained learned mean (see models/scalar_fusion)."""
+    caface: HeadSpec | None = None
+    """A trained CAFace (see models/caface_head)."""
+
+    @property
+    def heads(self) -> dict[str, HeadSpec]:
+        """The trained heads there are, by the name of their aggregator."""
+        both = {"learned": self.learned, "caface": self.caface}
+        return {name: head for name, head in both.items() if head is not None}
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def _check_values(card: Card, path: Path) -> None:
     beside = {
         "ida.anchors": card.ida.anchors if card.ida else None,
         "ida.learned.file": card.ida.learned.file if card.ida and card.ida.learned else None,
-        "fusion.caface_head": card.fusion.caface_head,
+        **{f"fusion.{name}.file": head.file for name, head in card.fusion.heads.items()},
     }
     for where, file in beside.items():
         expect(file is None or _is_file_name(file), f"{where} must be a plain file name")

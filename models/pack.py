@@ -30,6 +30,7 @@ from .inference import (
 )
 from .pixels import PixelFormat
 from .quality import ModelQuality, NormQuality, TrainingFreeQuality
+from .scalar_fusion import load_scalar_head
 from .store import load_card, network
 
 __all__ = ["Pack", "load_card", "open_pack", "self_test_crop"]
@@ -55,8 +56,8 @@ class Pack:
     """(A, C) float32 unit vectors; None where the card has no `ida` section."""
     learned: LearnedDensity | None
     """IDA-L: predicts what the anchors measure; None where the card has none."""
-    caface_head: Path | None
-    """File of the trained CAFace head; None where the pack has none."""
+    fusion_heads: Mapping[str, Path]
+    """Files of the trained heads by the name of their aggregator: "learned", "caface"."""
     provider: str
     """What really runs the networks, for people: "onnxruntime CPU"."""
 
@@ -100,7 +101,7 @@ def open_pack(
         consumers=consumers,
         anchors=load_anchors(card),
         learned=_learned(card),
-        caface_head=_head(card),
+        fusion_heads=fusion_heads(card),
         provider=embedding.provider,
     )
 
@@ -177,14 +178,17 @@ def _beside(card: Card, file: str) -> Path:
     return path
 
 
-def _head(card: Card) -> Path | None:
-    """The pack's CAFace head, once it is known to fit: CorruptModelFile or ModelError otherwise."""
-    if card.fusion.caface_head is None:
-        return None
-    path = _beside(card, card.fusion.caface_head)
-    spec = card.embedder
-    load_head(path, dimension=spec.dimension, styles=spec.style_channels)
-    return path
+def fusion_heads(card: Card) -> dict[str, Path]:
+    """The card's heads by the name of their aggregator, once they are known to fit.
+
+    Raises MissingModelFile, CorruptModelFile (another checksum, no head) or ModelError (a head of
+    another embedder).
+    """
+    found = {name: head_file(card, spec) for name, spec in card.fusion.heads.items()}
+    fits = {"dimension": card.embedder.dimension, "styles": card.embedder.style_channels}
+    for name, path in found.items():
+        (load_head if name == "caface" else load_scalar_head)(path, **fits)
+    return found
 
 
 def head_file(card: Card, spec: HeadSpec) -> Path:

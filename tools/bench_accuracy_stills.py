@@ -161,7 +161,7 @@ def _embed(wild: Wild, pack: Pack, alignment: Alignment, store: Path) -> Feature
         wild.landmarks if alignment == "landmarks" else None,
     )
     options = EmbedOptions(pack.card.name, store=store)
-    return embed_faces(faces, options, flip=False, styles=pack.caface_head is not None)
+    return embed_faces(faces, options, flip=False, styles=bool(pack.fusion_heads))
 
 
 def _measure(
@@ -174,7 +174,9 @@ def _measure(
 ) -> Iterator[tuple[int, dict[str, Number]]]:
     """The numbers of each size: the mean over the two halves of the people."""
     aggregator = make_aggregator(
-        variant.aggregator, dimension=features.layout.dimension, head_path=pack.caface_head
+        variant.aggregator,
+        dimension=features.layout.dimension,
+        head_path=pack.fusion_heads.get(variant.aggregator),
     )
     anchors = None
     if variant.matcher == "ida" and pack.card.ida is not None and pack.anchors is not None:

@@ -166,7 +166,7 @@ def measure_videos(
 
 def pack_variants(pack: Pack) -> Iterator[Variant]:
     """Every combination of fusion and score that a pack has the parts for."""
-    for aggregator in ("mean", "quality", *(("caface",) if pack.caface_head else ())):
+    for aggregator in ("mean", "quality", *pack.fusion_heads):
         for matcher in (
             "cosine",
             *(("ida",) if pack.card.ida and pack.anchors is not None else ()),

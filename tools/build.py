@@ -79,10 +79,11 @@ class Parts:
         """A stage that fuses as the configuration and the pack say."""
         fuse = self.config.fuse
         card = self.pack.card
+        name = card.fusion.aggregator if fuse.aggregator == "auto" else fuse.aggregator
         aggregator = make_aggregator(
-            card.fusion.aggregator if fuse.aggregator == "auto" else fuse.aggregator,
+            name,
             dimension=card.embedder.dimension,
-            head_path=self.pack.caface_head,
+            head_path=self.pack.fusion_heads.get(name),
         )
         return AggregateStage(aggregator, fuse.evidence)
 

@@ -10,8 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import ConfigError
+from ..models.aggregators import AGGREGATORS
 from ..models.feature_store import FeatureStore, State, fingerprint_parts
 from ..models.fusion import CHUNK
+from ..models.pack import fusion_heads
 from ..models.scores import Labels
 from ..models.store import load_card
 from .eval_faces import (
@@ -40,7 +42,7 @@ from .report_record import Bad, Data, Result, write_report
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 PARTS = ("sets", "share", "chunk", "speed")
-AGGREGATORS = ("mean", "quality", "caface")
+LEARNED = {"learned", "caface"}
 
 
 class FusionChoices(NamedTuple):
@@ -68,21 +70,21 @@ def evaluate_fusion(folder: Path, choices: FusionChoices, source: Source) -> Res
     for part in choices.parts:
         check_choice("--part", part, PARTS)
     card = load_card(source.pack)
-    head = choices.head
-    if head is None and card.fusion.caface_head is not None:
-        head = card.folder / card.fusion.caface_head
-    chosen = choices.aggregators or (AGGREGATORS if head is not None else AGGREGATORS[:2])
+    heads = fusion_heads(card)
+    if choices.head is not None:
+        heads["caface"] = choices.head
+    chosen = choices.aggregators or ("mean", "quality", *heads)
     for name in chosen:
         check_choice("--aggregator", name, AGGREGATORS)
     bad: list[Bad] = []
-    store = _embed(folder, choices, source, "caface" in chosen, bad)
+    store = _embed(folder, choices, source, not LEARNED.isdisjoint(chosen), bad)
     if store.key.pack != pack_words(card):
         raise ConfigError(
             f"{store.folder} holds features of pack {store.key.pack}, the anchors are those of "
             f"{pack_words(card)}: name the pack of the features with --pack"
         )
     people = find_people(store)
-    bench = Bench(store, people, card, head, chosen, choices.far, choices.bootstrap)
+    bench = Bench(store, people, card, heads, chosen, choices.far, choices.bootstrap)
     measured: list[Part] = []
     if "sets" in choices.parts:
         measured.append(measure_grid(bench, choices.sizes, choices.sets))
@@ -189,8 +191,8 @@ def _embed(
         store = embed_faces(faces, source.embed_options(), flip=False, styles=styles)
     if styles and not store.layout.styles:
         raise ConfigError(
-            f"{store.folder} holds no style statistics, and caface needs them: embed again without "
-            "--features, or name --aggregator mean and quality"
+            f"{store.folder} holds no style statistics, and learned and caface need them: embed "
+            "again without --features, or name --aggregator mean and quality"
         )
     spoilt = np.isin(np.asarray(store.states), (State.UNREADABLE, State.NOT_FINITE))
     if spoilt.any():
@@ -215,12 +217,12 @@ def _variant(choices: FusionChoices, bench: Bench) -> list[str]:
         )
     if "share" in parts:
         lines.append(f"share: the first {', '.join(f'{share:g}' for share in SHARES)} of a medium")
-    if "caface" not in bench.aggregators:
-        lines.append("caface is not measured: the pack has no head, or it was not asked for")
-    elif "chunk" in parts:
+    for name in sorted(LEARNED - bench.aggregators.keys()):
+        lines.append(f"{name} is not measured: the pack has no head, or it was not asked for")
+    if "caface" in bench.aggregators and "chunk" in parts:
         lines.append(
             f"chunk: {', '.join(map(str, CHUNKS))} faces at a time, and all at once; live "
-            f"{CHUNK}. Mean and quality do not depend on it"
+            f"{CHUNK}. The others do not depend on it"
         )
     if "ida" not in bench.matchers:
         lines.append("matcher ida is not measured: the pack has no anchors")

@@ -30,7 +30,8 @@ def fusion(
         list[str] | None, typer.Option(help="sets, share, chunk or speed; default: all four.")
     ] = None,
     aggregator: Annotated[
-        list[str] | None, typer.Option(help="mean, quality or caface; default: all there are.")
+        list[str] | None,
+        typer.Option(help="mean, quality, learned or caface; default: all there are."),
     ] = None,
     head: Annotated[
         Path | None, typer.Option(help="CAFace head (.npz) in place of the pack's.")

@@ -66,19 +66,20 @@ class Bench:
         store: FeatureStore,
         people: People,
         card: Card,
-        head: Path | None,
+        heads: Mapping[str, Path],
         aggregators: Sequence[str],
         far: float,
         bootstrap: Bootstrap,
     ) -> None:
         """Raises ModelError for a head that is missing, broken or of another embedder."""
-        self.store, self.people, self.card, self.head = store, people, card, head
+        self.store, self.people, self.card, self.heads = store, people, card, heads
         self.far, self.bootstrap = far, bootstrap
         dimension = store.layout.dimension
-        if "caface" in aggregators and head is not None:
-            load_head(head, dimension=dimension, styles=store.layout.styles)
+        if "caface" in aggregators and "caface" in heads:
+            load_head(heads["caface"], dimension=dimension, styles=store.layout.styles)
         self.aggregators: dict[str, Aggregator] = {
-            name: make_aggregator(name, dimension=dimension, head_path=head) for name in aggregators
+            name: make_aggregator(name, dimension=dimension, head_path=heads.get(name))
+            for name in aggregators
         }
         self.matchers: dict[str, Anchors | None] = {"cosine": None}
         vectors = load_anchors(card)

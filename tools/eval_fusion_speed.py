@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 from ..models.aggregators import make_aggregator
-from ..models.caface import CAFace
 from ..models.fusion import Aggregator, Members
 from ..models.pack import open_pack, self_test_crop
 from .eval_fusion_measures import Bench, Part
@@ -49,7 +48,7 @@ def measure_speed(bench: Bench, backend: str) -> Part:
     try:
         with ProcessPoolExecutor(1, get_context("spawn")) as alone:
             timed = alone.submit(
-                time_all, bench.card.path, backend, names, bench.head, layout.dimension
+                time_all, bench.card.path, backend, names, bench.heads, layout.dimension
             ).result()
     finally:
         for name, value in before.items():
@@ -78,7 +77,7 @@ def measure_speed(bench: Bench, backend: str) -> Part:
 
 
 def time_all(
-    card: Path, backend: str, names: Sequence[str], head: Path | None, dimension: int
+    card: Path, backend: str, names: Sequence[str], heads: Mapping[str, Path], dimension: int
 ) -> Timed:
     """Time the embedder and every aggregator in this process."""
     pack = open_pack(card, backend=backend, threads=1)  # type: ignore[arg-type]
@@ -89,8 +88,8 @@ def time_all(
     }
     fusing = {}
     for name in names:
-        aggregator = make_aggregator(name, dimension=dimension, head_path=head)
-        styles = aggregator.head.size.styles if isinstance(aggregator, CAFace) else 0
+        aggregator = make_aggregator(name, dimension=dimension, head_path=heads.get(name))
+        styles = aggregator.empty().pending.styles.shape[1]
         fusing[name] = [
             cpu_seconds(partial(fuse_once, aggregator, random_members(size, dimension, styles)))
             for size in SET_SIZES

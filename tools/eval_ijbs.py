@@ -13,6 +13,7 @@ from ..models.aggregators import make_aggregator
 from ..models.feature_store import FeatureStore, State, fingerprint_parts
 from ..models.fusion import Aggregator, Floats, Members
 from ..models.identification import search_gallery
+from ..models.pack import fusion_heads
 from ..models.store import load_card
 from .eval_faces import FaceSet, FolderPictures, embed_faces, open_features
 from .eval_identify import (
@@ -47,9 +48,12 @@ COUNTS = ["probes", "without a face", "G1", "G2", "gallery without a face"]
 AGGREGATORS = {
     "mean": "mean of unit embeddings (the live aggregator)",
     "quality": "mean of unit embeddings weighted by quality (the live aggregator)",
+    "learned": "mean weighted by the pack's learned head (the live aggregator)",
     "caface": "CAFace with the pack's head (the live aggregator)",
     "raw": "mean of raw embeddings, so that norms are weights (as public evaluators do)",
 }
+LEARNED = ("learned", "caface")
+"""Those that read the pack's head, and style statistics."""
 
 
 class IjbsChoices(NamedTuple):
@@ -154,12 +158,9 @@ class Fuser:
         self._store, self._rows, self._done = store, rows, dict[Entry, Floats]()
         self._aggregator: Aggregator | None = None
         if name != "raw":
-            head = None
-            card = load_card(pack) if name == "caface" else None
-            if card is not None and card.fusion.caface_head is not None:
-                head = card.folder / card.fusion.caface_head
+            heads = fusion_heads(load_card(pack)) if name in LEARNED else {}
             self._aggregator = make_aggregator(
-                name, dimension=store.layout.dimension, head_path=head
+                name, dimension=store.layout.dimension, head_path=heads.get(name)
             )
 
     def fuse(self, entries: list[Entry]) -> Fused:
@@ -251,7 +252,7 @@ def _embed(
         store = open_features(faces, source.features, flip=False)
     else:
         store = embed_faces(
-            faces, source.embed_options(), flip=False, styles=choices.aggregator == "caface"
+            faces, source.embed_options(), flip=False, styles=choices.aggregator in LEARNED
         )
     spoilt = np.isin(np.asarray(store.states), (State.UNREADABLE, State.NOT_FINITE))
     if spoilt.any():

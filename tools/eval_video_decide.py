@@ -217,10 +217,11 @@ class _NotingMatch(MatchStage):
 def live_aggregator(config: Config, pack: Pack) -> Aggregator:
     """The aggregator that a run of this configuration fuses with."""
     chosen = config.fuse.aggregator
+    name = pack.card.fusion.aggregator if chosen == "auto" else chosen
     return make_aggregator(
-        pack.card.fusion.aggregator if chosen == "auto" else chosen,
+        name,
         dimension=pack.card.embedder.dimension,
-        head_path=pack.caface_head,
+        head_path=pack.fusion_heads.get(name),
     )
 
 

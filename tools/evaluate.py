@@ -181,7 +181,7 @@ def ijbs(
         list[str] | None, typer.Option(help="One of the five; default: all the set has probes for.")
     ] = None,
     aggregator: Annotated[
-        str, typer.Option(help="mean, quality, caface, or raw (as public evaluators).")
+        str, typer.Option(help="mean, quality, learned, caface, or raw (as public ones).")
     ] = "quality",
     alignment: Annotated[str, typer.Option(help="detect, or aligned crops.")] = "detect",
     pack: PackOption = "open",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -148,7 +149,9 @@ def caface(
     export.export_caface(made, folder / "chunk.onnx", folder / "read.onnx")
     with written_whole(folder / "head.npz") as partial:
         save_head(partial, head)
-    _show({"fusion": {"aggregator": "caface", "caface_head": "head.npz"}})
+    digest = hashlib.sha256((folder / "head.npz").read_bytes()).hexdigest()
+    spec = {"file": "head.npz", "sha256": digest, "licence": "that of the weights"}
+    _show({"fusion": {"aggregator": "caface", "caface": spec}})
 
 
 def networks(name: str) -> ModuleType:

@@ -19,6 +19,7 @@ from facestream.models.store import CARDS
 SHIPPED = sorted(CARDS.glob("*.yaml"))
 OPEN = (CARDS / "open.yaml").read_text(encoding="utf-8")
 HERE = Path("my.yaml")
+CAFACE = f"caface: {{file: %s, sha256: {64 * 'a'}, licence: MIT}}"
 SPREAD = next(line.strip() for line in OPEN.splitlines() if "impostor_spread" in line)
 
 DECISION = {
@@ -102,7 +103,12 @@ def test_an_unknown_key_names_itself_and_its_nearest_match() -> None:
         ("[51.46, 102.69], ", "", "needs 5 points, got 4"),
         ("licence: CC0-1.0 (", "path: x\nlicence: CC0-1.0 (", "set by the program"),
         ("anchors: open.anchors.npy", "anchors: ../a.npy", r"ida\.anchors must be a plain file"),
-        ("aggregator: quality", "caface_head: /a.npz", r"fusion\.caface_head must be a plain"),
+        ("aggregator: quality", CAFACE % "/a.npz", r"fusion\.caface\.file must be a plain"),
+        (
+            "aggregator: quality",
+            CAFACE.replace("aaa", "x") % "a.npz",
+            r"fusion\.caface\.sha256",
+        ),
         ("  centerface:", "  ../centerface:", r"bad key '\.\./centerface'"),
         ("std: [256.0,", "std: [0.0,", r"> 0.*embedder\.std"),
         ("dimension: 128", "dimension: 0", r">= 1.*embedder\.dimension"),

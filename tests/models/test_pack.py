@@ -267,21 +267,31 @@ def test_a_head_lies_beside_the_card_and_fits_the_embedder(
     tiny_pack: Callable[[str], Path],
 ) -> None:
     plain = read_card(tiny_pack("buffalo_l"))
-    card = dataclasses.replace(plain, fusion=FusionSpec("caface", "head.npz"))
-    with pytest.raises(MissingModelFile, match=r"needs head\.npz beside its card"):
-        open_pack(card)
+
+    def card_of(name: str = "caface") -> Card:
+        sha = hashlib.sha256(head.read_bytes() if head.is_file() else b"").hexdigest()
+        fusion = FusionSpec(name, **{name: HeadSpec("head.npz", sha, "MIT")})  # type: ignore[arg-type]
+        return dataclasses.replace(plain, fusion=fusion)
+
     head = plain.folder / "head.npz"
+    with pytest.raises(MissingModelFile, match=r"needs head\.npz beside its card"):
+        open_pack(card_of())
     save_head(head, random_head(0, HeadSize(512, 0, 2)))
-    assert open_pack(card).caface_head == head
+    assert open_pack(card_of()).fusion_heads == {"caface": head}
+    first = card_of()
     save_head(head, random_head(0, HeadSize(128, 0, 2)))
     with pytest.raises(ModelError, match="128 numbers per embedding, the embedder gives 512"):
-        open_pack(card)
+        open_pack(card_of())
+    with pytest.raises(CorruptModelFile, match="expected sha256"):
+        open_pack(first)
     save_head(head, random_head(0, HeadSize(512, 384, 2)))
     with pytest.raises(ModelError, match="384 style channels, the embedder gives 0"):
-        open_pack(card)
+        open_pack(card_of())
     head.write_bytes(b"text")
     with pytest.raises(CorruptModelFile, match="not a CAFace head"):
-        open_pack(card)
+        open_pack(card_of())
+    with pytest.raises(CorruptModelFile, match="not a learned fusion head"):
+        open_pack(card_of("learned"))
 
 
 def test_a_pack_that_is_not_here_names_the_command(

@@ -7,6 +7,7 @@ are renditions of the same picture: mirrored, darker, tilted, softened, shrunk.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from facestream import MissingModelFile
 from facestream.models.aggregators import make_aggregator
 from facestream.models.align import ARCFACE_112, warp
 from facestream.models.caface_head import HeadSize, random_head, save_head
-from facestream.models.card import FusionSpec
+from facestream.models.card import FusionSpec, HeadSpec
 from facestream.models.fusion import Aggregator, Members
 from facestream.models.inference import Image
 from facestream.models.pack import Pack, open_pack
@@ -75,12 +76,15 @@ def caface_pack(open_models: Pack, tmp_path_factory: pytest.TempPathFactory) -> 
     save_head(folder / "head.npz", random_head(0, HeadSize(128, 192, 4), style_mix=0.5))
     assert card.ida is not None
     (folder / card.ida.anchors).write_bytes((card.folder / card.ida.anchors).read_bytes())
-    fusion = FusionSpec("caface", "head.npz")
+    sha = hashlib.sha256((folder / "head.npz").read_bytes()).hexdigest()
+    fusion = FusionSpec("caface", caface=HeadSpec("head.npz", sha, "MIT"))
     return open_pack(dataclasses.replace(card, fusion=fusion, path=folder / "open.yaml"))
 
 
 def aggregator_of(pack: Pack, name: str) -> Aggregator:
-    return make_aggregator(name, dimension=pack.card.embedder.dimension, head_path=pack.caface_head)
+    return make_aggregator(
+        name, dimension=pack.card.embedder.dimension, head_path=pack.fusion_heads.get(name)
+    )
 
 
 def unit(rows: Floats) -> Floats:

@@ -6,6 +6,7 @@ random weights beside it. People are drawn.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -46,12 +47,14 @@ def pack(open_models: Pack, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The path of the card."""
     folder, card = tmp_path_factory.mktemp("pack"), open_models.card
     content = yaml.safe_load(card.path.read_text(encoding="utf-8"))
-    content["fusion"] = {"aggregator": "caface", "caface_head": "head.npz"}
-    (folder / "mine.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     assert card.ida is not None
     shutil.copy(card.folder / card.ida.anchors, folder)
     size = HeadSize(card.embedder.dimension, card.embedder.style_channels, 4)
     save_head(folder / "head.npz", random_head(2, size, style_mix=0.5))
+    sha = hashlib.sha256((folder / "head.npz").read_bytes()).hexdigest()
+    head = {"file": "head.npz", "sha256": sha, "licence": "MIT"}
+    content["fusion"] = {"aggregator": "caface", "caface": head}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     return folder / "mine.yaml"
 
 

@@ -107,7 +107,7 @@ def bench(made: Path) -> Bench:
         store,
         find_people(store),
         load_card("open"),
-        made / "head.npz",
+        {"caface": made / "head.npz"},
         names,
         FAR,
         Bootstrap(20, 5),

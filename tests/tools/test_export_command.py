@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,9 @@ def test_a_head_is_exported_whole_with_its_two_parts(tmp_path: Path) -> None:
     save_head(tmp_path / "trained.npz", head)
     folder = tmp_path / "fusion"
     sections = export("caface", tmp_path / "trained.npz", folder)
-    assert sections == {"fusion": {"aggregator": "caface", "caface_head": "head.npz"}}
+    sha = hashlib.sha256((folder / "head.npz").read_bytes()).hexdigest()
+    spec = {"file": "head.npz", "sha256": sha, "licence": "that of the weights"}
+    assert sections == {"fusion": {"aggregator": "caface", "caface": spec}}
     assert sorted(path.name for path in folder.iterdir()) == ["chunk.onnx", "head.npz", "read.onnx"]
     written = load_head(folder / "head.npz")
     for name, array in load_head(tmp_path / "trained.npz").arrays.items():
