@@ -98,25 +98,6 @@ def read_training(kind: type[Built], recipe: str, name: str) -> tuple[Built, str
 
 
 @dataclass(frozen=True)
-class IDATraining:
-    """`facestream train ida`: a network (SSR) that predicts density in place of anchors."""
-
-    run: RunSettings
-    """How it is trained."""
-    pack: str = "open"
-    """Pack whose embeddings are read and whose anchors teach."""
-    hidden: Count = 256
-    """Width of the hidden layer; the paper does not give it."""
-    target: Literal["density", "discrepancy"] = "density"
-    """density: the standardised logarithm of F; discrepancy: F itself, equation 6 to the letter."""
-    views: Count = 16
-    """Degraded views of each face, beside the face as it is."""
-    mixed: Share = 0.5
-    """Share of a batch that is moved some way towards another face: the anchors measure any unit
-    vector, so these cost no faces."""
-
-
-@dataclass(frozen=True)
 class BankSettings:
     """Degraded views of each picture, in runs like those of a track (train/track_views)."""
 
@@ -128,3 +109,108 @@ class BankSettings:
     """Between which strengths of damage, 0 to 1, runs are spread."""
     seed: Annotated[int, Range(least=0)] = 1
     """Of all that is drawn."""
+
+
+@dataclass(frozen=True)
+class IDATraining:
+    """`facestream train ida`: a network (SSR) that predicts density in place of anchors."""
+
+    run: RunSettings
+    """How it is trained."""
+    pack: str = "open"
+    """Pack whose embeddings are read and whose anchors teach."""
+    hidden: Count = 256
+    """Width of the hidden layer; the paper does not give it."""
+    target: Literal["density", "discrepancy"] = "density"
+    """density: the standardised logarithm of F; discrepancy: F itself, equation 6 to the letter."""
+    bank: BankSettings = BankSettings(runs=6, frames=1, strength=(0.0, 0.9))
+    """Degraded views of each face, beside the face as it is."""
+    mixed: Share = 0.5
+    """Share of a batch that is moved some way towards another face: the anchors measure any unit
+    vector, so these cost no faces."""
+
+
+@dataclass(frozen=True)
+class FIQATraining:
+    """`facestream train fiqa`: a quality head by label optimisation and transfer."""
+
+    run: RunSettings
+    """How the transfer is trained."""
+    pack: str = "open"
+    """Pack whose embeddings and styles are read."""
+    scores: Literal["pack", "norm", "mated"] = "pack"
+    """Quality that is optimised: the pack's own; the norm of the embedding; the cosine of a view
+    with its picture as taken, which only training knows."""
+    labels: Literal["optimised", "raw"] = "optimised"
+    """raw: the scores as they are, to compare with."""
+    theta: Share = 0.0187
+    """How far ranks move towards those of the mated pairs; the default is the published one."""
+    repeats: Count = 10
+    """Times that pairs are drawn."""
+    even: bool = True
+    """Spread labels evenly by rank; false: as the scores lie between the lowest and the highest."""
+    hidden: Count = 64
+    """Width of the hidden layer."""
+    bank: BankSettings = BankSettings(runs=6, frames=1, strength=(0.0, 0.9))
+    """Degraded views of each picture: they are each other's mates."""
+
+
+@dataclass(frozen=True)
+class TrackSettings:
+    """How sets with the structure of tracks are drawn (train/track_sets)."""
+
+    sizes: tuple[Count, ...] = (2, 4, 8, 16, 24)
+    """Faces in a set; each step draws one of them."""
+    independent: Share = 0.25
+    """Share of the sets whose faces have nothing to do with each other."""
+    mostly_bad: Share = 0.5
+    """Of the others, share in which the longest stretch is the worst one."""
+    sources: Count = 3
+    """Pseudo-sources of a set at the most."""
+    spread: NotNegative = 1.2
+    """Largest distance of a pseudo-source from the centre, before it is brought to length 1."""
+
+
+@dataclass(frozen=True)
+class CAFaceTraining:
+    """`facestream train caface`: a fuser on a pack's own features of degraded views."""
+
+    run: RunSettings
+    """How it is trained; a step is `run.batch` sets."""
+    pack: str = "open"
+    """Pack whose embeddings, styles and qualities are fused."""
+    fuser: Literal["caface", "learned"] = "caface"
+    """CAFace, or the learned mean: one weight per face from a small network."""
+    keys: Literal["style", "style+norm", "style+quality", "style+norm+quality"] = "style+norm"
+    """What a face is weighed by; CAFace has style+norm."""
+    centres: Count = 4
+    """M of CAFace."""
+    code: Count = 32
+    """Width of CAFace's style code, and of its norm code."""
+    hidden: Count = 64
+    """Width of the learned mean's hidden layer."""
+    loss: Literal["identity", "template"] = "identity"
+    """identity: whose is the set, among everybody of the training split; template: the paper's
+    1 - cosine with the centre."""
+    scale: Positive = 16.0
+    """Of the cosines in the loss identity."""
+    consistency: NotNegative = 1.0
+    """Weight of CAFace's consistency loss."""
+    tracks: TrackSettings = TrackSettings()
+    """How sets are drawn."""
+    bank: BankSettings = BankSettings()
+    """Degraded views of each picture."""
+    training_pictures: Count = 240
+    """So many people of the role training, the first in the order of the split."""
+    validation_pictures: Count = 162
+    """So many of the role validation."""
+
+    def __post_init__(self) -> None:
+        """Refuse what CAFace does not read, and sets that cannot be cut in two."""
+        if self.fuser == "caface" and self.keys != "style+norm":
+            raise ConfigError(f"keys of caface must be style+norm, got {self.keys}")
+        if self.fuser == "caface" and any(size % 2 for size in self.tracks.sizes):
+            raise ConfigError(
+                "sizes of caface must be even, for the consistency of two halves, got "
+                f"{', '.join(map(str, self.tracks.sizes))}"
+            )
