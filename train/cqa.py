@@ -86,7 +86,8 @@ def measure_branches(task: FaceTask, images: Tensor) -> dict[str, float]:
 def cqa_recipe(config: CQATraining, split: FaceSplit) -> CQARecipe:
     """The recipe of `facestream train cqa`. Exports cqa.onnx, .pt and .yaml.
 
-    Raises ConfigError for settings that do not fit, and what reading the validation faces raises.
+    Raises ConfigError for settings that do not fit and where nobody of validation has two pictures,
+    and what reading the validation faces raises.
     """
     with seeded(config.run.seed):
         stem = build_backbone(config.backbone, config.dimension, config.convention)
@@ -101,4 +102,6 @@ def cqa_recipe(config: CQATraining, split: FaceSplit) -> CQARecipe:
         seed=config.run.seed,
     )
     task = CQATask(backbone, head, config.contrast, diverse=config.attention == "diverse")
-    return CQARecipe("cqa", task, split, config.data, config.run)
+    recipe = CQARecipe("cqa", task, split, config.data, config.run)
+    recipe.validation.require_pairs()
+    return recipe

@@ -12,6 +12,8 @@ Pictures are RGB in -1 .. 1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,8 +23,8 @@ from .. import ConfigError, RecordError
 from ..configs.face_training import EmbedderTraining
 from ..models.align import ARCFACE_112, warp
 from ..models.feature_store import fingerprint_parts
-from ..models.fusion import Floats
-from ..models.inference import Embedder
+from ..models.fusion import Doubles, Floats
+from ..models.inference import Embedder, Image
 from ..models.networks.backbone import Backbone
 from ..models.networks.class_layer import ClassLayer
 from ..models.networks.cqa import CQAFace
@@ -32,6 +34,7 @@ from .engine import seeded
 from .face_batches import SIGNED_RGB, FaceBatch
 from .face_lists import LabelledFaces
 from .face_recipe import FaceRecipe, FaceSplit, FaceTask, build_backbone
+from .face_validation import embed_images, tar_at
 from .magface import make_margin
 
 TAUGHT_TOGETHER = 32
@@ -82,32 +85,64 @@ class EmbedderTask(FaceTask):
 
 
 class EmbedderRecipe(FaceRecipe):
-    """A recipe whose network may have branches."""
+    """A recipe that is also judged by its teacher."""
+
+    network: EmbedderTask
+
+    def judge_by(self, teacher: Embedder) -> None:
+        """Ask the teacher about the validation faces; where nobody has two pictures, it decides."""
+        views = [
+            _directions(images, teacher).astype(np.float64) for images in self.validation.views
+        ]
+        self._gallery = views[0]
+        self._teachers = self._agree(views[1:])
+        if not self.validation.has_pairs:
+            self.watch = "agreement"
+
+    _gallery: Doubles | None = None
+    _teachers: tuple[float, float] = (0.0, 0.0)
 
     def validate(self) -> dict[str, float]:
-        """As `FaceRecipe`, and alike (see `cqa.measure_branches`) where there are branches."""
+        """As `FaceRecipe`, and more.
+
+        agreement: mean cosine of degraded faces to the teacher's clean ones. found: TAR of degraded
+        faces against them. teacher_agreement, teacher_found: what the teacher itself reaches there.
+        alike: see `cqa.measure_branches`, where there are branches.
+        """
         values = super().validate()
+        if self._gallery is not None:
+            seen = self.validation.views[1:]
+            units = [embed_images(images, self.network.embed).units for images in seen]
+            values["agreement"], values["found"] = self._agree(units)
+            values["teacher_agreement"], values["teacher_found"] = self._teachers
         if isinstance(self.network.backbone, CQAFace):
             values.update(measure_branches(self.network, self.validation.sample()))
         return values
+
+    def _agree(self, views: Sequence[Doubles]) -> tuple[float, float]:
+        """Mean cosine of faces (N, C) per view to the gallery's, and TAR among them."""
+        assert self._gallery is not None
+        scores = np.stack([view @ self._gallery.T for view in views])  # (V, N, N)
+        labels = self.validation.labels
+        same = np.broadcast_to(labels[:, None] == labels[None], scores.shape)
+        found = tar_at(scores.ravel(), same.ravel(), self.validation.fmr)
+        return float(np.einsum("vnn->vn", scores).mean()), found
 
 
 def teach(faces: LabelledFaces, teacher: Embedder) -> Floats:
     """What a teacher says of every face as it is: unit directions (N, C) float32.
 
     The sum of the directions of the face and of its mirror image, since the student sees either.
-    The teacher's crop is cut from the aligned face by its own template. Raises RecordError for an
-    embedding that is not finite or zero, naming the picture, and as `LabelledFaces.read`.
+    The teacher's crop is cut from the aligned face by its own template. Raises RecordError where
+    it gives no direction, naming the picture, and as `LabelledFaces.read`.
     """
     directions = np.empty((faces.count, teacher.dimension), np.float32)
     for start in range(0, faces.count, TAUGHT_TOGETHER):
         rows = range(start, min(start + TAUGHT_TOGETHER, faces.count))
-        crops = np.stack(
-            [warp(faces.read(row), ARCFACE_112.points, teacher.template) for row in rows]
-        )
-        mirrored = np.ascontiguousarray(crops[:, :, ::-1])
-        total = sum(_unit(teacher.embed(views).embeddings) for views in (crops, mirrored))
-        directions[rows.start : rows.stop] = _unit(np.asarray(total))
+        images = [faces.read(row) for row in rows]
+        mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in images]
+        total = _directions(images, teacher) + _directions(mirrored, teacher)
+        directions[rows.start : rows.stop] = _unit(total)
     wrong = np.flatnonzero(~np.isfinite(directions).all(axis=1))
     if len(wrong):
         raise RecordError(
@@ -118,14 +153,20 @@ def teach(faces: LabelledFaces, teacher: Embedder) -> Floats:
 
 
 def embedder_recipe(
-    config: EmbedderTraining, split: FaceSplit, targets: Floats | None = None
+    config: EmbedderTraining,
+    split: FaceSplit,
+    teacher: Embedder | None = None,
+    targets: Floats | None = None,
 ) -> EmbedderRecipe:
     """The recipe of `facestream train embedder`. Exports embedder.onnx, .pt and .yaml.
 
-    targets: of `teach` on split.training, None without a teacher. Raises ConfigError where they are
-    not of these faces or of another dimension than config.dimension, for other settings that do not
-    fit, and what reading the validation faces raises.
+    teacher: the embedder of the pack config.teacher. targets: what `teach` says of split.training,
+    where it was asked already. Raises ConfigError where teacher and settings do not fit, or its
+    dimension is another than config.dimension; where nobody of validation has two pictures and
+    there is no teacher; and what reading the faces raises.
     """
+    if teacher is not None and targets is None:
+        targets = teach(split.training, teacher)
     _check_targets(config, split.training, targets)
     with seeded(config.run.seed):
         backbone = build_backbone(config.backbone, config.dimension, config.convention)
@@ -141,17 +182,27 @@ def embedder_recipe(
         )
     task = EmbedderTask(backbone, targets, head, config)
     recipe = EmbedderRecipe("embedder", task, split, config.data, config.run)
+    if teacher is None:
+        recipe.validation.require_pairs(", or a teacher")
+    else:
+        recipe.judge_by(teacher)
     if targets is not None:
         parts = [("faces", recipe.fingerprint.encode()), ("teacher", targets.tobytes())]
         recipe.fingerprint = fingerprint_parts(parts)
     return recipe
 
 
+def _directions(images: Sequence[Image], teacher: Embedder) -> Floats:
+    """Of aligned faces, in the teacher's own crop: (N, C) unit; NaN where there is none."""
+    crops = np.stack([warp(image, ARCFACE_112.points, teacher.template) for image in images])
+    return _unit(teacher.embed(crops).embeddings)
+
+
 def _check_targets(config: EmbedderTraining, faces: LabelledFaces, targets: Floats | None) -> None:
     if (targets is not None) != bool(config.teacher):
         raise ConfigError(
-            f"teacher {config.teacher!r} {'needs' if config.teacher else 'has no'} embeddings of "
-            "the training faces: make them with `teach`"
+            f"teacher {config.teacher!r} of the settings, and "
+            f"{'no embedder' if config.teacher else 'an embedder'} to ask: give both or neither"
         )
     expected = (faces.count, config.dimension)
     if targets is not None and targets.shape != expected:

@@ -76,8 +76,7 @@ class FaceRecipe:
         self.validation = FaceValidation(
             split.validation, split.pairs, most=data.validation, fmr=data.fmr
         )
-        clean = self.validation.has_clean_pairs and not data.degraded
-        self.watch = "tar" if clean else "tar_degraded"
+        self.watch = "tar_degraded" if data.degraded else "tar"
         parts = {"training": split.training.fingerprint, "held out": self.validation.fingerprint}
         self.fingerprint = fingerprint_parts((key, mark.encode()) for key, mark in parts.items())
         self._ahead = Ahead(FaceReader(split.training, data, run.batch, run.seed).read)

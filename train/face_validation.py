@@ -1,12 +1,15 @@
 """How well an embedder does on people it has not seen, clean and degraded by known amounts.
 
-Validation identities give three kinds of numbers, all deterministic:
+Validation identities give these numbers, all deterministic:
 
-    tar            of pairs of clean pictures, at a false-match rate
-    tar_degraded   of a degraded view against the clean pictures of its person
+    tar            of pairs of clean pictures of people, at a false-match rate
+    tar_degraded   of a picture through a camera against the other clean pictures of people
     order          rank correlation of magnitude and what a camera left of a face (MagFace's claim)
+    magnitude      mean norm of the clean faces
 
-and each .bin set its accuracy over 10 folds.
+and each .bin set its accuracy over 10 folds. A view is never compared with the picture it was made
+of: networks without any training recognise a picture by its colours. Where everybody has one
+picture there is no tar, only agreement with a teacher (train/embedder).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import rankdata
 from torch import Tensor
 
@@ -59,43 +63,51 @@ class FaceValidation:
         self.labels: Integers = faces.labels[rows]
         self.fmr = fmr
         clean = [faces.read(row) for row in rows.tolist()]
-        self._views = [clean]
+        self.views: list[list[Image]] = [clean]
+        """The faces as they are, then through the cameras."""
         for level, strength in enumerate(STRENGTHS):
             drawn = [np.random.default_rng((seed, level, row)) for row in rows.tolist()]
             camera = camera_of(strength)
-            self._views.append([film(x, g, camera) for x, g in zip(clean, drawn, strict=True)])
+            self.views.append([film(x, g, camera) for x, g in zip(clean, drawn, strict=True)])
         self._pairs = list(pairs)
         self.fingerprint = faces.fingerprint
+        self.title = faces.title
+
+    def require_pairs(self, otherwise: str = "") -> None:
+        """Raise ConfigError where nobody has two pictures; otherwise: what would do as well."""
+        if not self.has_pairs:
+            raise ConfigError(
+                f"{self.title}: nobody among the {len(self.labels)} validation faces has two "
+                f"pictures, so recognition cannot be measured: give others{otherwise}"
+            )
 
     def measure(self, embed: Embed) -> dict[str, float]:
-        """The numbers; tar is there where somebody has two pictures. Raises RecordError for NaN."""
-        views = [embed_images(images, embed) for images in self._views]
-        values = {"tar_degraded": self._degraded(views)}
-        if self.has_clean_pairs:
-            values["tar"] = self._clean(views[0])
+        """The numbers; both tars only with `has_pairs`. Raises RecordError for NaN."""
+        views = [embed_images(images, embed) for images in self.views]
+        values: dict[str, float] = {}
+        if self.has_pairs:
+            values["tar"] = self._tar(views[:1], views[0])
+            values["tar_degraded"] = self._tar(views[1:], views[0])
         values["order"] = order_of(np.stack([view.norms for view in views]))
         values["magnitude"] = float(views[0].norms.mean())
         values.update({f"accuracy_{pairs.title}": _accuracy(pairs, embed) for pairs in self._pairs})
         return values
 
     @property
-    def has_clean_pairs(self) -> bool:
-        """Whether somebody has two pictures, so that there is a tar."""
+    def has_pairs(self) -> bool:
+        """Whether somebody has two pictures."""
         return bool(np.bincount(self.labels).max() > 1)
 
     def sample(self) -> Tensor:
         """Some of the clean faces, (B, 3, 112, 112) uint8 BGR."""
-        return stack_images(self._views[0][:EMBEDDED_TOGETHER])
+        return stack_images(self.views[0][:EMBEDDED_TOGETHER])
 
-    def _clean(self, view: Embedded) -> float:
-        first, second = np.triu_indices(len(self.labels), 1)
-        same = self.labels[first] == self.labels[second]
-        return _tar((view.units @ view.units.T)[first, second], same, self.fmr)
-
-    def _degraded(self, views: Sequence[Embedded]) -> float:
+    def _tar(self, probes: Sequence[Embedded], gallery: Embedded) -> float:
+        """Of every view against every picture but its own."""
         same = self.labels[:, None] == self.labels[None]
-        scores = np.stack([view.units @ views[0].units.T for view in views[1:]])
-        return _tar(scores.ravel(), np.broadcast_to(same, scores.shape).ravel(), self.fmr)
+        other = ~np.eye(len(same), dtype=np.bool_)
+        scores = np.concatenate([(view.units @ gallery.units.T)[other] for view in probes])
+        return tar_at(scores, np.tile(same[other], len(probes)), self.fmr)
 
 
 class Embedded(NamedTuple):
@@ -153,5 +165,6 @@ def _accuracy(pairs: FacePairs, embed: Embed) -> float:
     return fold_accuracy(scores, pairs.same).mean
 
 
-def _tar(scores: Doubles, same: np.ndarray, fmr: float) -> float:
+def tar_at(scores: Doubles, same: npt.NDArray[np.bool_], fmr: float) -> float:
+    """True accept rate of pairs (N,) at a false-match rate of `fmr` at most."""
     return operating_point(count_errors(scores, same), fmr).tar

@@ -56,7 +56,8 @@ def make_margin(loss: MagFaceLoss) -> Margin:
 def magface_recipe(config: MagFaceTraining, split: FaceSplit) -> FaceRecipe:
     """The recipe of `facestream train magface`. Exports magface.onnx, .pt and .yaml.
 
-    Raises ConfigError for settings that do not fit, and what reading the validation faces raises.
+    Raises ConfigError for settings that do not fit and where nobody of validation has two pictures,
+    and what reading the validation faces raises.
     """
     with seeded(config.run.seed):
         backbone = build_backbone(config.backbone, config.dimension, config.convention)
@@ -67,4 +68,6 @@ def magface_recipe(config: MagFaceTraining, split: FaceSplit) -> FaceRecipe:
         sample_rate=config.sample_rate,
         seed=config.run.seed,
     )
-    return FaceRecipe("magface", MagFaceTask(backbone, head), split, config.data, config.run)
+    recipe = FaceRecipe("magface", MagFaceTask(backbone, head), split, config.data, config.run)
+    recipe.validation.require_pairs()
+    return recipe

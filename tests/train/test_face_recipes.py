@@ -59,8 +59,7 @@ def make(kind: str, data: FaceData = DATA, **more) -> FaceRecipe:  # type: ignor
     faces = split()
     whole = {"run": settings(), "data": data, "loss": LOSS, "dimension": 48, **more}
     config = EmbedderTraining(**whole)
-    targets = teach(faces.training, MeanTeacher()) if config.teacher else None
-    return embedder_recipe(config, faces, targets)
+    return embedder_recipe(config, faces, MeanTeacher() if config.teacher else None)
 
 
 KINDS = ["magface", "cqa", "embedder"]
@@ -157,13 +156,31 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
 
 def test_clean_training_watches_clean_pairs() -> None:
     assert make("magface", FaceData(validation=24)).watch == "tar"
-    faces = make_people(12, 1)
-    config = MagFaceTraining(settings(), FaceData(), loss=LOSS, dimension=8)
-    single = magface_recipe(config, split_faces(faces, FaceData(held_out=0.34)))
-    assert single.watch == "tar_degraded"
-    single.network.eval()
+
+
+def test_recognition_needs_two_pictures_of_somebody_or_a_teacher() -> None:
+    singles = split_faces(make_people(12, 1), FaceData(held_out=0.34))
+    why = "people: nobody among the 4 validation faces has two pictures"
+    with pytest.raises(ConfigError, match=why):
+        magface_recipe(MagFaceTraining(settings(), loss=LOSS, dimension=8), singles)
+    with pytest.raises(ConfigError, match=why):
+        cqa_recipe(CQATraining(settings(), dimension=8), singles)
+    alone = EmbedderTraining(settings(), DATA, teacher="", distil=0.0, classify=1.0, loss=LOSS)
+    with pytest.raises(ConfigError, match=f"{why}, .* or a teacher"):
+        embedder_recipe(alone, singles)
+    config = EmbedderTraining(settings(), DATA, loss=LOSS, dimension=48)
+    recipe = embedder_recipe(config, singles, MeanTeacher())
+    assert recipe.watch == "agreement"
+    recipe.network.eval()
     with torch.no_grad():
-        assert "tar" not in single.validate()
+        before = recipe.validate()
+    learn(recipe)
+    recipe.network.eval()
+    with torch.no_grad():
+        after = recipe.validate()
+    assert "tar" not in before and after["agreement"] > before["agreement"] + 0.05
+    assert after["teacher_found"] == before["teacher_found"] > 0.9
+    assert before["teacher_agreement"] > 0.9
 
 
 def test_balanced_batches_have_as_many_faces_of_everybody() -> None:
@@ -207,8 +224,10 @@ def test_margins_are_those_of_the_settings() -> None:
 def test_a_teacher_is_asked_for_the_face_and_its_mirror_image_in_its_own_crop() -> None:
     faces, teacher = make_people(2, 1), MeanTeacher()
     targets = teach(faces, teacher)
-    crop = warp(faces.read(1), ARCFACE_112.points, teacher.template)
-    both = teacher.embed(np.stack([crop, crop[:, ::-1]])).embeddings
+    face = faces.read(1)
+    sides = (face, np.ascontiguousarray(face[:, ::-1]))
+    crops = [warp(side, ARCFACE_112.points, teacher.template) for side in sides]
+    both = teacher.embed(np.stack(crops)).embeddings
     total = (both / np.linalg.norm(both, axis=1, keepdims=True)).sum(axis=0)
     np.testing.assert_allclose(targets[1], total / np.linalg.norm(total), atol=1e-6)
 
@@ -225,14 +244,14 @@ def test_embedders_of_other_dimensions_and_faces_are_not_mixed() -> None:
     config = EmbedderTraining(settings(), DATA, dimension=32)
     targets = teach(faces.training, MeanTeacher())
     with pytest.raises(ConfigError, match=r"'omz' gave \(\d+, 48\), expected \(\d+, 32\)"):
-        embedder_recipe(config, faces, targets)
+        embedder_recipe(config, faces, MeanTeacher())
     with pytest.raises(ConfigError, match="with one row for each of the faces"):
-        embedder_recipe(EmbedderTraining(settings(), DATA, dimension=48), faces, targets[1:])
-    with pytest.raises(ConfigError, match="'omz' needs embeddings"):
+        embedder_recipe(EmbedderTraining(settings(), DATA, dimension=48), faces, None, targets[1:])
+    with pytest.raises(ConfigError, match="'omz' of the settings, and no embedder to ask"):
         embedder_recipe(config, faces)
     alone = EmbedderTraining(settings(), DATA, teacher="", distil=0.0, classify=1.0)
-    with pytest.raises(ConfigError, match="'' has no embeddings"):
-        embedder_recipe(alone, faces, targets)
+    with pytest.raises(ConfigError, match="'' of the settings, and an embedder to ask"):
+        embedder_recipe(alone, faces, MeanTeacher())
     with pytest.raises(ConfigError, match="nothing would be learned"):
         EmbedderTraining(settings(), teacher="", distil=0.0)
     with pytest.raises(ConfigError, match="a teacher needs distil above 0"):
