@@ -19,7 +19,9 @@ from sqlalchemy import URL, delete, select
 
 from .. import GalleryError
 from . import gallery_read as reading
+from . import gallery_transfer as transfer
 from . import gallery_write as writing
+from .gallery_archive import ImportSummary, read_archive, write_archive
 from .gallery_engine import Database, locate
 from .gallery_records import (
     AuditEntry,
@@ -227,6 +229,28 @@ class Gallery:
         with self._database.transaction(write=True) as connection:
             writing.lock(connection)
             return writing.change_members(connection, watchlist, people, add=False)
+
+    def export(self, path: str | Path) -> int:
+        """Write everybody, with embeddings and watchlists, into a new archive; returns how many.
+
+        The audit trail stays here. Raises GalleryError where the file exists or cannot be written.
+        """
+        with self._database.transaction() as connection:
+            archive = transfer.collect(connection)
+        write_archive(Path(path), archive)
+        return len(archive.content.people)
+
+    def import_archive(self, path: str | Path, *, skip: bool = False) -> ImportSummary:
+        """Add an archive's people in one step: all of them, or nobody.
+
+        skip: leave out those who are here already, whose name is somebody else's here, or of whom
+        a photo is enrolled; otherwise they are a GalleryError. Raises GalleryError too for an
+        archive that is damaged or newer than this program, and for a pack whose embeddings have
+        another length here.
+        """
+        archive = read_archive(Path(path))
+        with self._database.transaction(write=True) as connection:
+            return transfer.restore(connection, archive, skip=skip)
 
     def history(self) -> tuple[AuditEntry, ...]:
         """The audit trail, oldest first. It outlives people, without their names."""

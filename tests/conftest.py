@@ -62,11 +62,11 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where a new gallery can be made: a file, and again a database of a server."""
+    """Where a new gallery can be made: a file, and again a schema on a server."""
     if request.param == "sqlite":
         return str(tmp_path / "people" / "gallery.db")
     server: PostgresServer = request.getfixturevalue("postgres")
-    return server.new_database()
+    return server.new_gallery()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -25,7 +25,7 @@ from .test_gallery import add, digest
 
 @pytest.fixture
 def url(postgres: PostgresServer) -> str:
-    return postgres.new_database()
+    return postgres.new_gallery()
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_a_read_only_server_can_be_read_and_says_why_it_does_not_change(
     gallery: Gallery, url: str
 ) -> None:
     add(gallery, "Anna", [1, 0])
-    reading = f"{url}?options=-c%20default_transaction_read_only%3Don"
+    reading = f"{url}%20-cdefault_transaction_read_only%3Don"
     with Gallery.open(reading, create=False) as reader:
         assert reader.templates("open").names == ("Anna",)
         with pytest.raises(GalleryError, match="read-only: nothing was changed"):

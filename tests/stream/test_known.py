@@ -135,7 +135,7 @@ def test_a_server_that_is_away_for_a_while_does_not_end_recognition(
     postgres: PostgresServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
-    with Gallery.open(postgres.new_database(), create=True) as gallery:
+    with Gallery.open(postgres.new_gallery(), create=True) as gallery:
         enrol(gallery, "Anna", 0)
         known = know(gallery, clock)
         postgres.stop()

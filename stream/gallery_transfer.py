@@ -1,0 +1,222 @@
+"""Between a gallery's database and an archive, inside one transaction."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Column, Connection, Table, insert, select
+
+from .. import GalleryError
+from .gallery_archive import (
+    Archive,
+    ArchivedEmbedding,
+    ArchivedPerson,
+    ArchivedSample,
+    ArchivedWatchlist,
+    Block,
+    ImportSummary,
+    People,
+)
+from .gallery_read import read_identities, read_watchlists
+from .gallery_tables import embeddings, identities, labels, members, samples, watchlists
+from .gallery_write import check_dimension, lock, record
+
+AT_ONCE = 1000
+"""Rows or values per statement."""
+
+
+def collect(connection: Connection) -> Archive:
+    """The whole gallery but the audit trail, as it is at one moment."""
+    blocks: dict[tuple[str, str], int] = {}
+    rows: dict[int, list[bytes]] = defaultdict(list)
+    described: dict[int, list[ArchivedEmbedding]] = defaultdict(list)
+    for one in connection.execute(select(embeddings).order_by(embeddings.c.id)):
+        block = blocks.setdefault((one.pack, one.embedder), len(blocks))
+        described[one.sample_id].append(
+            ArchivedEmbedding(block, len(rows[block]), one.norm, one.quality, one.created_at)
+        )
+        rows[block].append(one.vector)
+    photos: dict[str, list[ArchivedSample]] = defaultdict(list)
+    query = select(samples, identities.c.uid).join(identities).order_by(samples.c.id)
+    for one in connection.execute(query):
+        photos[one.uid].append(
+            ArchivedSample(one.source, one.digest, one.created_at, tuple(described[one.id]))
+        )
+    order = {uid: place for place, uid in enumerate(_uids(connection))}
+    people = tuple(
+        ArchivedPerson(
+            *(one.id, one.name, one.notes, one.basis, one.created_at),
+            *(one.valid_from, one.valid_until, one.keep_until),
+            *(one.labels, one.watchlists, tuple(photos[one.id])),
+        )
+        for one in sorted(read_identities(connection), key=lambda person: order[person.id])
+    )
+    lists = tuple(
+        ArchivedWatchlist(one.name, one.notes, one.created_at)
+        for one in read_watchlists(connection)
+    )
+    vectors = tuple(
+        np.frombuffer(b"".join(rows[block]), "<f4").reshape(len(rows[block]), -1)
+        for block in range(len(blocks))
+    )
+    return Archive(People(people, lists, tuple(Block(*key) for key in blocks)), vectors)
+
+
+def restore(connection: Connection, archive: Archive, *, skip: bool) -> ImportSummary:
+    """Add an archive's people. Raises GalleryError for conflicts, which `skip` leaves out."""
+    lock(connection)
+    content = archive.content
+    for block, vectors in zip(content.blocks, archive.vectors, strict=True):
+        check_dimension(connection, block.pack, block.embedder, vectors.shape[1])
+    clashes = dict(_clashes(connection, content.people))
+    if clashes and not skip:
+        first = next(iter(clashes.values()))
+        more = f" (and {len(clashes) - 1} more)" if len(clashes) > 1 else ""
+        raise GalleryError(
+            f"nothing was imported: {first}{more}; --skip leaves out whoever is in the way"
+        )
+    chosen = [person for person in content.people if person.id not in clashes]
+    photos = [(person, sample) for person in chosen for sample in person.samples]
+    if chosen:
+        _insert_people(connection, chosen)
+        _insert_lists(connection, chosen, content.watchlists)
+        _insert_photos(connection, photos, archive)
+        record(connection, "import", [person.id for person in chosen], "from an archive")
+    names = {person.id: person.name for person in content.people}
+    return ImportSummary(
+        people=len(chosen),
+        samples=len(photos),
+        embeddings=sum(len(sample.embeddings) for _, sample in photos),
+        skipped={names[key]: reason for key, reason in clashes.items()},
+    )
+
+
+def _clashes(connection: Connection, people: Sequence[ArchivedPerson]) -> Iterator[tuple[str, str]]:
+    """Yield the ids of people who cannot be added, and why."""
+    held = _lookup(connection, identities.c.uid, identities.c.name, (one.id for one in people))
+    taken = _lookup(connection, identities.c.name, identities.c.uid, (one.name for one in people))
+    digests = (sample.digest for one in people for sample in one.samples)
+    known = _lookup(connection, samples.c.digest, samples.c.identity_id, digests)
+    owners = _lookup(connection, identities.c.id, identities.c.name, set(known.values()))
+    for one in people:
+        if one.id in held:
+            as_whom = "" if held[one.id] == one.name else f", as {held[one.id]}"
+            yield one.id, f"{one.name} is in the gallery already{as_whom}"
+        elif one.name in taken:
+            yield one.id, f"the name {one.name} belongs to somebody else in the gallery"
+        else:
+            for sample in one.samples:
+                if sample.digest in known:
+                    owner = owners[known[sample.digest]]
+                    yield one.id, f"a photo of {one.name} is enrolled as {owner}"
+                    break
+
+
+def _insert_people(connection: Connection, people: Sequence[ArchivedPerson]) -> None:
+    fields = ("name", "notes", "basis", "created_at", "valid_from", "valid_until", "keep_until")
+    rows = ({"uid": one.id, **{key: getattr(one, key) for key in fields}} for one in people)
+    _insert(connection, identities, rows)
+
+
+def _insert_lists(
+    connection: Connection,
+    people: Sequence[ArchivedPerson],
+    lists: Sequence[ArchivedWatchlist],
+) -> None:
+    """Labels, and watchlists; one that is here already under the same name is used as it is."""
+    names = [one.name for one in lists]
+    held = _lookup(connection, watchlists.c.name, watchlists.c.id, names)
+    new = (one for one in lists if one.name not in held)
+    _insert(
+        connection,
+        watchlists,
+        ({"name": one.name, "notes": one.notes, "created_at": one.created_at} for one in new),
+    )
+    held = _lookup(connection, watchlists.c.name, watchlists.c.id, names)
+    keys = _lookup(connection, identities.c.uid, identities.c.id, (one.id for one in people))
+    _insert(
+        connection,
+        members,
+        (
+            {"watchlist_id": held[name], "identity_id": keys[one.id]}
+            for one in people
+            for name in dict.fromkeys(one.watchlists)
+        ),
+    )
+    _insert(
+        connection,
+        labels,
+        (
+            {"identity_id": keys[one.id], "key": key, "value": value}
+            for one in people
+            for key, value in one.labels.items()
+        ),
+    )
+
+
+def _insert_photos(
+    connection: Connection,
+    photos: Sequence[tuple[ArchivedPerson, ArchivedSample]],
+    archive: Archive,
+) -> None:
+    keys = _lookup(connection, identities.c.uid, identities.c.id, {one.id for one, _ in photos})
+    _insert(
+        connection,
+        samples,
+        (
+            {
+                "identity_id": keys[person.id],
+                "source": sample.source,
+                "digest": sample.digest,
+                "created_at": sample.created_at,
+            }
+            for person, sample in photos
+        ),
+    )
+    places = _lookup(
+        connection, samples.c.digest, samples.c.id, (sample.digest for _, sample in photos)
+    )
+    _insert(
+        connection,
+        embeddings,
+        (
+            {
+                "sample_id": places[sample.digest],
+                "pack": archive.content.blocks[one.block].pack,
+                "embedder": archive.content.blocks[one.block].embedder,
+                "dimension": archive.vectors[one.block].shape[1],
+                "vector": archive.vectors[one.block][one.row].astype("<f4").tobytes(),
+                "norm": one.norm,
+                "quality": one.quality,
+                "created_at": one.created_at,
+            }
+            for _, sample in photos
+            for one in sample.embeddings
+        ),
+    )
+
+
+def _insert(connection: Connection, table: Table, rows: Iterable[dict[str, Any]]) -> None:
+    rows = iter(rows)
+    while some := list(islice(rows, AT_ONCE)):
+        connection.execute(insert(table), some)
+
+
+def _lookup(
+    connection: Connection, key: Column[Any], value: Column[Any], wanted: Iterable[Any]
+) -> dict[Any, Any]:
+    """Values by key, of those rows whose key is wanted."""
+    found: dict[Any, Any] = {}
+    wanted = iter(wanted)
+    while some := list(islice(wanted, AT_ONCE)):
+        query = select(key, value).where(key.in_(some))
+        found.update({one: other for one, other in connection.execute(query)})
+    return found
+
+
+def _uids(connection: Connection) -> Sequence[str]:
+    return connection.execute(select(identities.c.uid).order_by(identities.c.id)).scalars().all()
