@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
@@ -140,9 +140,9 @@ class GalleryTemplates(NamedTuple):
 
 
 def day(seconds: float) -> str:
-    """A moment in UTC, as messages show it: the day, with the minute where it is not midnight."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.strftime("%Y-%m-%d" if seconds % 86400 == 0 else "%Y-%m-%d %H:%M UTC")
+    """A moment by this machine's clock: the day, with the minute where it is not its beginning."""
+    text = datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+    return text.removesuffix(" 00:00")
 
 
 def normalise_name(name: str) -> str:
