@@ -7,10 +7,15 @@ from typing import Annotated
 
 import typer
 
+from . import train_recipes
+
 app = typer.Typer(
-    help="Fit what a pack carries: anchors, thresholds. Needs folders of faces that you may use.",
+    help="Fit what a pack carries (anchors, thresholds); train networks by the papers' recipes. "
+    "Needs folders of faces that you may use; recipes need the extra train.",
     no_args_is_help=True,
 )
+for recipe in train_recipes.RECIPES:
+    app.command()(recipe)
 
 
 @app.command()
