@@ -24,6 +24,7 @@ import typer
 from .bench_accuracy import bench_accuracy
 from .bench_labels import bench_labels
 from .bench_models import bench_models
+from .bench_papers import bench_ida
 from .bench_trackers import bench_trackers
 from .bench_transport import bench_transport
 from .run import configure
@@ -115,6 +116,7 @@ app.command("accuracy")(bench_accuracy)
 app.command("labels")(bench_labels)
 app.command("models")(bench_models)
 app.command("trackers")(bench_trackers)
+app.command("ida")(bench_ida)
 
 
 class ShapeTap:
