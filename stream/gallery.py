@@ -18,6 +18,8 @@ import numpy.typing as npt
 from sqlalchemy import URL, delete, select
 
 from .. import GalleryError
+from ..models.ida import DensityModel
+from . import gallery_density as density
 from . import gallery_read as reading
 from . import gallery_transfer as transfer
 from . import gallery_write as writing
@@ -258,16 +260,40 @@ class Gallery:
             return reading.read_audit(connection)
 
     def templates(
-        self, pack: str, embedder: str | None = None, *, now: float | None = None
+        self,
+        pack: str,
+        embedder: str | None = None,
+        *,
+        model: DensityModel | None = None,
+        now: float | None = None,
     ) -> GalleryTemplates:
         """One fused template per identity: t = n(sum_i q_i n(e_i)) with n(x) = x / |x|.
 
         e_i are the identity's embeddings made with this pack, q_i their qualities (negative ones
         count as 0; all alike when none is positive). embedder: SHA-256 of the embedder's file;
         embeddings of another file are not comparable and are left out. Without it, a gallery with
-        embeddings of two embedders of this pack raises GalleryError. now: seconds since 1970, for
-        who is valid; the clock's, where it is not given.
+        embeddings of two embedders of this pack raises GalleryError. model: whose densities come
+        along, as far as `measure` has stored them. now: seconds since 1970, for who is valid; the
+        clock's, where it is not given.
         """
         moment = time.time() if now is None else now
+        key = "" if model is None else density.model_key(model)
         with self._database.transaction() as connection:
-            return reading.read_templates(connection, pack, embedder, moment)
+            return reading.read_templates(connection, pack, embedder, key, moment)
+
+    def measure(self, pack: str, embedder: str, model: DensityModel) -> int:
+        """Compute and keep the density of every template that has none by this model.
+
+        So each is computed once, at enrolment, and not whenever a matcher starts. Returns how many
+        were kept. The version stays as it is. Raises RecordError where the model is of another
+        dimension.
+        """
+        key = density.model_key(model)
+        with self._database.transaction() as connection:
+            pending = density.read_pending(connection, pack, embedder, key)
+        if not pending.people:
+            return 0
+        found = model.density(pending.vectors)
+        with self._database.transaction(write=True) as connection:
+            writing.lock(connection)
+            return density.store(connection, pack, embedder, key, pending, found)

@@ -9,6 +9,7 @@ import numpy as np
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 
 from .. import GalleryError, UnknownIdentity
+from .gallery_density import read_densities
 from .gallery_records import (
     AuditEntry,
     GalleryTemplates,
@@ -175,9 +176,12 @@ def read_audit(connection: Connection, uid: str | None = None) -> tuple[AuditEnt
 
 
 def read_templates(
-    connection: Connection, pack: str, embedder: str | None, now: float
+    connection: Connection, pack: str, embedder: str | None, model: str, now: float
 ) -> GalleryTemplates:
-    """What `Gallery.templates` returns. Raises GalleryError for embeddings of two embedders."""
+    """What `Gallery.templates` returns; model: the key of densities, "" for none.
+
+    Raises GalleryError for embeddings of two embedders.
+    """
     query = (
         select(identities.c.id, identities.c.name, embeddings.c.embedder)
         .add_columns(embeddings.c.vector, embeddings.c.quality)
@@ -208,13 +212,15 @@ def read_templates(
     changes_at = min((moment for moment in moments if moment > now), default=None)
     if not rows:
         nothing = np.zeros((0, 0), np.float32)
-        return GalleryTemplates((), nothing, version, missing, expired, changes_at)
+        return GalleryTemplates((), nothing, version, missing, expired, changes_at, np.zeros(0))
     raw = np.frombuffer(b"".join(row.vector for row in rows), "<f4").reshape(len(rows), -1)
     # The rows of one person stand together, people in the order they were enrolled.
     starts = [i for i, row in enumerate(rows) if i == 0 or rows[i - 1].id != row.id]
     vectors = fuse(raw, np.array([row.quality for row in rows]), np.array(starts))
+    kept = read_densities(connection, pack, rows[0].embedder, model) if model else {}
+    densities = np.array([kept.get(rows[i].id, np.nan) for i in starts])
     names = tuple(rows[i].name for i in starts)
-    return GalleryTemplates(names, vectors, version, missing, expired, changes_at)
+    return GalleryTemplates(names, vectors, version, missing, expired, changes_at, densities)
 
 
 def _is_valid(now: float) -> ColumnElement[bool]:

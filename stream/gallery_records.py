@@ -128,15 +128,17 @@ class GalleryTemplates(NamedTuple):
     g for names[g]; (0, 0) when there are none. missing: identities that have no embedding of the
     pack asked for, and so cannot be recognised with it. expired: identities that are left out
     because they are outside their validity. changes_at: when, in seconds since 1970, time alone
-    changes who is in; None for never.
+    changes who is in; None for never. densities: (G,) float64, r of each row by the model asked
+    for, NaN where none is kept.
     """
 
     names: tuple[str, ...]
     vectors: Floats
     version: int
     missing: tuple[str, ...]
-    expired: tuple[str, ...] = ()
-    changes_at: float | None = None
+    expired: tuple[str, ...]
+    changes_at: float | None
+    densities: npt.NDArray[np.float64]
 
 
 def day(seconds: float) -> str:

@@ -1,11 +1,13 @@
 """The gallery's tables; `migrations` makes the same ones (a test compares the two).
 
     identity 1--n sample 1--n embedding        gallery_state (one row)        audit
-    identity 1--n label
+    identity 1--n label, 1--n density
     identity n--m watchlist (watchlist_member)
 
 A sample is a photo, known by the SHA-256 of its bytes; the photo itself is not stored. It has one
-embedding per embedder file, so that a gallery can serve several packs. The audit trail names people
+embedding per embedder file, so that a gallery can serve several packs. A density is r of the
+person's template (models/ida) by one version of anchors: computed once, gone when the template
+changes. The audit trail names people
 by `identity.uid` alone, which is random and never used again: once somebody is erased, it says of
 whom no more. The database itself refuses to change or delete its rows. Times are seconds since 1970
 (UTC), as everywhere in facestream.
@@ -28,7 +30,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration: what a gallery must be at for this code to use it."""
 
 REVISION_TABLE = "gallery_revision"
@@ -126,6 +128,18 @@ embeddings = Table(
     Column("created_at", Double, nullable=False),
     UniqueConstraint("sample_id", "pack", "embedder"),
     Index("ix_embedding_pack", "pack", "embedder"),
+)
+
+densities = Table(
+    "density",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("identity_id", Integer, ForeignKey("identity.id", ondelete="CASCADE"), nullable=False),
+    Column("pack", String(NAME_LENGTH), nullable=False),
+    Column("embedder", String(64), nullable=False),
+    Column("model", String(NAME_LENGTH), nullable=False),
+    Column("value", Double, nullable=False),
+    UniqueConstraint("identity_id", "pack", "embedder", "model"),
 )
 
 state = Table(

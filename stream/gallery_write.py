@@ -19,6 +19,7 @@ from msgspec import UNSET
 from sqlalchemy import Connection, Table, delete, insert, select, update
 
 from .. import EnrolmentRefused, GalleryError
+from .gallery_density import forget
 from .gallery_read import find_person, read_identities, read_version
 from .gallery_records import Change, check_key, check_moment, check_text, normalise_name
 from .gallery_tables import (
@@ -109,6 +110,7 @@ def add_sample(
         quality=quality,
         created_at=now,
     )
+    forget(connection, person, pack, embedder)
     record(connection, "enrol", [uid], f"pack {pack}")
     return True
 

@@ -87,11 +87,19 @@ class KnownPeople:
         self._look_at = self._clock() + LOOK_SECONDS
 
     def _read(self) -> GalleryIndex:
-        templates = self._gallery.templates(self._pack, self._embedder, now=self._now())
+        templates = self._gallery.templates(
+            self._pack, self._embedder, model=self._anchors, now=self._now()
+        )
         for name in sorted(set(templates.expired) - set(self.expired)):
             log.warning("%s is outside the validity set for them, and is not recognised", name)
         self.missing, self.expired = templates.missing, templates.expired
         self._changes_at = templates.changes_at
         vectors = templates.vectors.reshape(-1, self._dimension)
-        index = SearchIndex(vectors, np.arange(len(vectors)), anchors=self._anchors)
+        densities = templates.densities
+        unknown = np.isnan(densities)  # enrolled without `Gallery.measure`
+        if self._anchors is not None and unknown.any():
+            densities[unknown] = self._anchors.density(vectors[unknown])
+        index = SearchIndex(
+            vectors, np.arange(len(vectors)), anchors=self._anchors, densities=densities
+        )
         return templates.version, index, templates.names

@@ -58,6 +58,7 @@ def enroll(
     from ..models.pack import open_pack
     from ..stream.enrol import Enroller
     from ..stream.gallery import Gallery
+    from .build import anchors_of
 
     if not path.exists():
         raise EnrolmentRefused(f"no photo or folder at {path}")
@@ -69,6 +70,10 @@ def enroll(
         with Progress(console=Console(stderr=True), transient=True, disable=json) as bar:
             task = bar.add_task("enrolling", total=None)
             summary = enroller.enrol_folder(path, name=name, notes=note, progress=_Show(bar, task))
+        embedder = models.card.checksum(models.card.embedder.file)
+        for density in (anchors_of(models), models.learned):
+            if density is not None:
+                store.measure(models.card.name, embedder, density)
         place, version = store.place, store.version()
     if json:
         typer.echo(msgspec.json.encode(_report(summary, place, version)))

@@ -18,6 +18,7 @@ from facestream import EnrolmentRefused, FacestreamError, GalleryEmpty, UnknownP
 from facestream.configs.paths import gallery_path, journal_path
 from facestream.models import pack as packs
 from facestream.models.align import ARCFACE_112
+from facestream.models.ida import Anchors
 from facestream.models.inference import Embedded, FaceBoxes, Floats, Image
 from facestream.models.pack import Pack
 from facestream.models.quality import NormQuality
@@ -26,6 +27,9 @@ from facestream.tools.enroll import enroll
 
 app = typer.Typer()
 app.command()(enroll)
+
+
+ANCHORS = Anchors(np.eye(3, dtype=np.float32), version="v1", k=2, tau=1.0)
 
 
 class OneFace:
@@ -65,6 +69,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         name="open",
         checksum={"net": "a" * 64}.get,
         embedder=SimpleNamespace(file="net", minimal_eye_distance=0.0),
+        ida=SimpleNamespace(anchor_version="v1", k=2, tau=1.0),
     )
     small = SimpleNamespace(
         card=card,
@@ -72,6 +77,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         embedder=MeanColour(),
         quality=NormQuality(unit="norm"),
         consumers={"embedder": ARCFACE_112},
+        anchors=ANCHORS.vectors,
+        learned=None,
     )
 
     def open_pack(name: str) -> object:
@@ -109,6 +116,8 @@ def test_a_folder_goes_to_the_default_gallery_and_refusals_are_told(
     assert "photos: 3 enrolled, 0 known already, 1 refused" in result.stdout
     with Gallery.open(data / "gallery.db", create=False) as gallery:
         assert [(p.name, p.samples) for p in gallery.identities()] == [("Anna", 2), ("Bob", 1)]
+        found = gallery.templates("open", "a" * 64, model=ANCHORS)
+        np.testing.assert_allclose(found.densities, ANCHORS.density(found.vectors))
 
 
 def test_json_for_scripts_and_a_second_run_that_changes_nothing(photos: Path) -> None:
