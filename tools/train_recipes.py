@@ -107,8 +107,7 @@ def embedder(
             faces_of_role(home, role, detector, "sfhq") for role in ("training", "validation")
         )
         split = split_faces(own, settings.data, others, _pairs(pairs))
-    targets = module.teach(split.training, teacher.embedder) if teacher else None
-    recipe = module.embedder_recipe(settings, split, targets)
+    recipe = module.embedder_recipe(settings, split, teacher.embedder if teacher else None)
     run_recipe("embedder", recipe, settings.run, text, out)
 
 
