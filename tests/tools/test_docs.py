@@ -45,6 +45,45 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in {title.lower().replace(" ", "-") for title in titles}, link
 
 
+REPRODUCTION = (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8")
+SECTIONS = dict(part.split("\n", 1) for part in REPRODUCTION.split("\n## ")[1:])
+
+
+@pytest.mark.parametrize(
+    ("paper", "figures", "tables"),
+    [
+        ("MagFace", 7, 3),
+        ("CQA-Face", 5, 4),
+        ("CAFace", 7, 5),
+        ("IDA", 10, 5),
+        ("Label optimisation", 4, 4),
+    ],
+)
+def test_every_figure_and_table_has_a_row(paper: str, figures: int, tables: int) -> None:
+    roman = {"I": "1", "II": "2", "III": "3", "IV": "4"}
+    rows = re.findall(r"^\| (Figure|Table)s? ([^|]+) \|", SECTIONS[paper], re.MULTILINE)
+    found = {
+        (kind, int(number))
+        for kind, names in rows
+        for name in names.split(" and ")[0].split(", ")
+        for number in re.findall(r"\d+", roman.get(name, name))
+    }
+    wanted = {("Figure", number + 1) for number in range(figures)}
+    assert found == wanted | {("Table", number + 1) for number in range(tables)}
+
+
+def test_what_was_run_here_stands_in_the_page_it_is_quoted_from() -> None:
+    pages = re.split(r"\]\((benchmarks/\w+\.md)\)", REPRODUCTION)
+    quoted = 0
+    for link, text in zip(pages[1::2], pages[2::2], strict=True):
+        page = (ROOT / "docs" / link).read_text(encoding="utf-8").replace("**", "")
+        for row in re.findall(r"^\| here, [^|]+\|(.+)\|$", text, re.MULTILINE):
+            for cell in row.split("|"):
+                assert cell.strip() in page, f"{link} does not have {cell.strip()} any more"
+                quoted += 1
+    assert quoted
+
+
 def test_no_schema_is_left_of_a_message_that_is_gone() -> None:
     assert {path.stem for path in (ROOT / "docs" / "schemas").iterdir()} == set(MESSAGES)
 
