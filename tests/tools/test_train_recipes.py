@@ -34,10 +34,13 @@ KINDS: dict[str, type] = {
 }
 FILES = sorted((Path(facestream.__file__).parent / "configs" / "trainings").glob("*.yaml"))
 SMALL = """
+teacher: open
+distil: 1.0
+classify: 0.1
 run: {steps: 3, batch: 8, rate: 0.01, optimiser: sgd, schedule: constant, validate_every: 2}
 data: {held_out: 0.4, validation: 12}
 backbone: mobile
-dimension: 16
+dimension: 128
 """
 
 
@@ -76,7 +79,7 @@ def finished(faces: Path) -> list[str]:
     """The words of a small run that came to its end, beside the faces."""
     small = faces.parent / "small.yaml"
     small.write_text(SMALL)
-    words = ["magface", str(small), "--faces", str(faces), "--out", str(faces.parent / "run")]
+    words = ["embedder", str(small), "--faces", str(faces), "--out", str(faces.parent / "run")]
     done = CliRunner().invoke(app, words, catch_exceptions=False)
     assert done.exit_code == 0 and "3 steps" in done.output
     return words
@@ -86,27 +89,27 @@ def test_a_small_run_writes_a_network_and_how_it_went(finished: list[str]) -> No
     out = Path(finished[-1])
     assert (out / "summary.html").is_file()
     assert {path.name for path in (out / "export").iterdir()} == {
-        "magface.onnx",
-        "magface.pt",
-        "magface.yaml",
+        "embedder.onnx",
+        "embedder.pt",
+        "embedder.yaml",
     }
     origin = load_checkpoint(out / "best.pt").origin
-    assert origin.recipe == "magface" and origin.config == SMALL and len(origin.data) == 16
+    assert origin.recipe == "embedder" and origin.config == SMALL and len(origin.data) == 16
 
 
 def test_a_run_of_other_settings_is_refused(finished: list[str], tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(SMALL.replace("rate: 0.01", "rate: 0.02"))
     with pytest.raises(ConfigError, match="another config"):
-        CliRunner().invoke(app, ["magface", str(other), *finished[2:]], catch_exceptions=False)
+        CliRunner().invoke(app, ["embedder", str(other), *finished[2:]], catch_exceptions=False)
 
 
-def test_a_damaged_picture_is_named(finished: list[str], tmp_path: Path) -> None:
-    for name in ("a", "b", "c", "d"):
+def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
+    for name in "abcdefghijkl":
         (tmp_path / "set" / name).mkdir(parents=True)
         for number in range(2):
             (tmp_path / "set" / name / f"{number}.jpg").write_bytes(b"\xff\xd8 no more")
-    words = [*finished[:2], "--faces", str(tmp_path / "set"), "--out", str(tmp_path / "run")]
+    words = ["magface", "magface-small", "--faces", str(tmp_path / "set"), "--out", str(tmp_path)]
     with pytest.raises(SourceCorrupt, match=r"\d\.jpg"):
         CliRunner().invoke(app, words, catch_exceptions=False)
 
