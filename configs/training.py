@@ -168,7 +168,9 @@ class TrackSettings:
     sources: Count = 3
     """Pseudo-sources of a set at the most."""
     spread: NotNegative = 1.2
-    """Largest distance of a pseudo-source from the centre, before it is brought to length 1."""
+    """Largest distance of a pseudo-source from the centre, before it is brought to length 1. The
+    distance between people is the measure: 1.2 fits packs whose cosines of different people are
+    about 0, 0.6 one where they are about 0.84."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ class CAFaceTraining:
     """identity: whose is the set, among everybody of the training split; template: the paper's
     1 - cosine with the centre."""
     scale: Positive = 16.0
-    """Of the cosines in the loss identity."""
+    """Of the cosines in the loss identity; larger where those of different people lie close."""
     consistency: NotNegative = 1.0
     """Weight of CAFace's consistency loss."""
     tracks: TrackSettings = TrackSettings()

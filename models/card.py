@@ -170,6 +170,10 @@ class HeadSpec:
     """SPDX name, or words."""
     attribution: str = ""
     """Whose faces it was trained on, and their licence."""
+    command: str = ""
+    """What trained it; the preset says the seed."""
+    validation: dict[str, float] = field(default_factory=dict)
+    """Validation numbers of that run, by what was measured."""
 
 
 @dataclass(frozen=True)

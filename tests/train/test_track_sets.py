@@ -13,66 +13,18 @@ from hypothesis import strategies as st
 
 from facestream import ConfigError, SourceMissing
 from facestream.configs.training import BankSettings, TrackSettings
-from facestream.models.feature_store import (
-    Compute,
-    Features,
-    FeatureStore,
-    State,
-    StoreKey,
-    StoreLayout,
-    create_store,
-    fill_store,
-)
+from facestream.models.feature_store import FeatureStore
 from facestream.models.photo import PhotoFace
 from facestream.train.feature_bank import Bank, draw_runs, make_bank
 from facestream.train.track_sets import TrackSampler, cut, to_and_fro
 from facestream.train.track_views import Damage, Run, draw_run, show_frame
 
-SETTINGS = BankSettings(runs=3, frames=4)
-PEOPLE, C, K = 12, 16, 2
+from .made_bank import PEOPLE, SETTINGS, C, make_store
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """People whose runs are of known quality; the second person has one run, the third no face."""
-    draw = np.random.default_rng(0)
-    views = 1 + SETTINGS.runs * SETTINGS.frames
-    count = PEOPLE * views
-    centres = draw.normal(size=(PEOPLE, 1, C))
-    quality = np.concatenate(
-        [np.ones((PEOPLE, 1)), np.repeat(draw.uniform(size=(PEOPLE, 3)), 4, axis=1)], axis=1
-    )
-    noise = draw.normal(size=(PEOPLE, views, C)) * (1.5 * (1 - quality[..., None]))
-    vectors = (centres + noise).reshape(count, C).astype(np.float32)
-    styles = np.repeat(quality.reshape(count, 1, 1), K, axis=1) * np.ones(2)
-    states = np.full((PEOPLE, views), State.EMBEDDED, np.uint8)
-    states[1, 1:9] = State.NO_FACE
-    states[2] = State.NO_FACE
-
-    def start() -> Compute:
-        def compute(rows: range) -> Features:
-            at = slice(rows.start, rows.stop)
-            flat = quality.reshape(count)[at].astype(np.float32)
-            return Features(
-                states.reshape(count)[at],
-                vectors[at],
-                np.zeros((0, C), np.float32),
-                flat,
-                flat,
-                styles[at].astype(np.float32),
-            )
-
-        return compute
-
-    names = [
-        f"made/{p:02}#{view}"
-        for p in range(PEOPLE)
-        for view in ("clean", *(f"{r}.{f:02}" for r in range(3) for f in range(4)))
-    ]
-    folder = tmp_path_factory.mktemp("bank") / "store"
-    layout = StoreLayout(count, C, styles=K)
-    fill_store(create_store(folder, StoreKey("made", "made", "0" * 16), names, layout), start)
-    return folder
+    return make_store(tmp_path_factory.mktemp("bank") / "store")
 
 
 @pytest.fixture(scope="module")
