@@ -1,22 +1,25 @@
-"""`facestream train magface|cqa|embedder|ida|fiqa`: networks, by the recipes of the papers."""
+"""`facestream train magface|cqa|caface|ida|fiqa|embedder`: networks, by the recipes of the papers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .. import ConfigError
 from ..configs.face_training import CQATraining, EmbedderTraining, FaceData, MagFaceTraining
-from ..configs.training import FIQATraining, IDATraining, read_training
+from ..configs.split import Role
+from ..configs.training import CAFaceTraining, FIQATraining, IDATraining, read_training
 from .train_banks import role_bank
 from .train_run import run_recipe
 
 if TYPE_CHECKING:
+    from ..models.card import Card
     from ..train.face_lists import FacePairs, LabelledFaces
     from ..train.face_recipe import FaceSplit
+    from ..train.install import Kind
 
 Config = Annotated[
     str, typer.Argument(help="Preset (configs/trainings), or a YAML file of your own.")
@@ -40,6 +43,8 @@ Validation = Annotated[
 Pairs = Annotated[
     list[Path] | None, typer.Option(help=".bin verification sets that are measured beside it.")
 ]
+
+Install = Annotated[bool, typer.Option(help="Put the network into the pack's card.")]
 
 
 def magface(
@@ -115,9 +120,7 @@ def ida(
     config: Config,
     out: Out,
     assets: Assets = None,
-    install: Annotated[
-        bool, typer.Option(help="Put the network into the pack's card, beside its anchors.")
-    ] = False,
+    install: Install = False,
 ) -> None:
     """Train a network that predicts density in place of a pack's anchors (IDA-L).
 
@@ -142,8 +145,35 @@ def ida(
     recipe = module.ida_recipe(settings, anchors, module.faces_of_banks(*banks))
     run_recipe("ida", recipe, settings.run, text, out)
     if install:
-        exported = out / "export" / f"{settings.pack}.ssr.npz"
-        module.install_density(pack.card, exported, licence=LICENCE, attribution=ATTRIBUTION)
+        _install(
+            pack.card,
+            "density",
+            out / "export" / f"{settings.pack}.ssr.npz",
+            f"ida {config}",
+            recipe,
+        )
+
+
+def caface(config: Config, out: Out, assets: Assets = None, install: Install = False) -> None:
+    """Train what fuses a track's faces: CAFace, or the learned mean (preset caface-learned-…).
+
+    Example: facestream train caface caface-omz --assets ASSETS --out run
+    """
+    from ..models.store import load_card
+
+    module = _recipe("caface")
+    settings, text = read_training(CAFaceTraining, "caface", config)
+    home = _need_assets(assets)
+    shares: list[tuple[Role, int]] = [
+        ("training", settings.training_pictures),
+        ("validation", settings.validation_pictures),
+    ]
+    banks = [role_bank(home, role, settings.bank, settings.pack, most) for role, most in shares]
+    recipe = module.caface_recipe(settings, *banks)
+    run_recipe("caface", recipe, settings.run, text, out)
+    if install:
+        exported = out / "export" / f"{settings.pack}.{settings.fuser}.npz"
+        _install(load_card(settings.pack), settings.fuser, exported, f"caface {config}", recipe)
 
 
 def fiqa(config: Config, out: Out, assets: Assets = None) -> None:
@@ -162,9 +192,19 @@ def fiqa(config: Config, out: Out, assets: Assets = None) -> None:
     run_recipe("fiqa", recipe, settings.run, text, out)
 
 
-RECIPES = (magface, cqa, embedder, ida, fiqa)
+RECIPES = (magface, cqa, caface, ida, fiqa, embedder)
 LICENCE = "Apache-2.0"
 ATTRIBUTION = "trained on synthetic faces of SFHQ and SFHQ-T2I by David Beniaguev (MIT)"
+
+
+def _install(card: Card, kind: Kind, exported: Path, command: str, recipe: Any) -> None:
+    """Name the exported network in the card, with what it validated at."""
+    from ..train.install import Provenance, install_head
+
+    words = f"facestream train {command}, seed {recipe.config.run.seed}"
+    origin = Provenance(LICENCE, ATTRIBUTION, words, recipe.validate())
+    path = install_head(card, kind, exported, origin)
+    typer.echo(f"installed: {path}, named in {card.path}")
 
 
 def _recipe(name: str) -> ModuleType:

@@ -8,12 +8,10 @@ licences count, points between two faces on the sphere.
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import torch
 from scipy.stats import spearmanr
@@ -21,12 +19,10 @@ from torch import Tensor, nn
 
 from .. import ModelError, RecordError
 from ..configs.training import IDATraining
-from ..models.card import Card, HeadSpec
-from ..models.card_file import replace_section
 from ..models.feature_store import fingerprint_parts
 from ..models.fusion import Doubles, Floats
 from ..models.ida import Anchors, check_unit_rows
-from ..models.ida_learned import load_learned_density, save_learned_density
+from ..models.ida_learned import save_learned_density
 from ..models.networks.ssr import SSR
 from ..models.pooling import unit_rows
 from ..models.store import written_whole
@@ -159,24 +155,6 @@ def faces_of_banks(training: Bank, validation: Bank) -> DensityFaces:
         return unit_rows(rows).astype(np.float32)
 
     return DensityFaces(units(training), units(validation))
-
-
-def install_density(card: Card, exported: Path, *, licence: str, attribution: str) -> Path:
-    """Copy an exported SSR beside a card and name it in the card's `ida`.
-
-    Raises ModelError for a card without anchors, CorruptModelFile for a file that is no SSR.
-    """
-    if card.ida is None:
-        raise ModelError(f"pack {card.name!r} has no anchors, so nothing to put a network beside")
-    load_learned_density(exported)
-    data = exported.read_bytes()
-    target = card.folder / f"{card.name}.ssr.npz"
-    with written_whole(target) as partial:
-        partial.write_bytes(data)
-    head = HeadSpec(target.name, hashlib.sha256(data).hexdigest(), licence, attribution)
-    section = msgspec.to_builtins(dataclasses.replace(card.ida, learned=head))
-    replace_section(card.path, "ida", section)
-    return target
 
 
 def ida_recipe(config: IDATraining, anchors: Anchors, faces: DensityFaces) -> IDARecipe:

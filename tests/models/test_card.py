@@ -21,6 +21,7 @@ OPEN = (CARDS / "open.yaml").read_text(encoding="utf-8")
 HERE = Path("my.yaml")
 CAFACE = f"caface: {{file: %s, sha256: {64 * 'a'}, licence: MIT}}"
 SPREAD = next(line.strip() for line in OPEN.splitlines() if "impostor_spread" in line)
+SHORT_SUM = "file: open.ssr.npz\n    sha256: 0"
 
 DECISION = {
     "threshold": 0.93,
@@ -118,6 +119,8 @@ def test_an_unknown_key_names_itself_and_its_nearest_match() -> None:
         ("k: 10", "k: 0", r"ida\.k"),
         ("tau: 1.0", "tau: -1.0", r"ida\.tau"),
         ("anchor_version: 916d2fb7331a", "anchor_version: '1'", r"ida\.anchor_version"),
+        ("file: open.ssr.npz", "file: ../a.npz", r"ida\.learned\.file must be a plain file"),
+        ("file: open.ssr.npz\n    sha256: ", SHORT_SUM, r"ida\.learned\.sha256"),
         ("tolerance: 0.02", "tolerance: 0.0", r"self_test\.tolerance"),
         ("name: open", "name: 2020-13-45", "month must be in 1..12"),
         ("name: open", "name: " + 5000 * "[", "not YAML"),
