@@ -1,4 +1,4 @@
-"""`facestream train magface|cqa|caface|ida|fiqa|embedder`: networks, by the recipes of the papers."""
+"""`facestream train magface|cqa|caface|ida|fiqa|embedder`: networks, by the papers' recipes."""
 
 from __future__ import annotations
 

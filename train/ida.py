@@ -8,7 +8,6 @@ licences count, points between two faces on the sphere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from .. import ModelError, RecordError
+from .. import RecordError
 from ..configs.training import IDATraining
 from ..models.feature_store import fingerprint_parts
 from ..models.fusion import Doubles, Floats

@@ -1,20 +1,16 @@
 """The IDA recipe: what a batch is, that the loss falls, and that what ships is what was trained."""
 
-import dataclasses
 import functools
-import hashlib
 
 import numpy as np
 import pytest
 import torch
 
-from facestream import CorruptModelFile, ModelError, RecordError
+from facestream import RecordError
 from facestream.configs.training import IDATraining, RunSettings, read_training
-from facestream.models.card_file import read_card
 from facestream.models.ida import Anchors
 from facestream.models.ida_learned import load_learned_density
-from facestream.models.store import CARDS
-from facestream.train.ida import DensityFaces, IDARecipe, ida_recipe, install_density
+from facestream.train.ida import DensityFaces, IDARecipe, ida_recipe
 
 C = 16
 
@@ -148,30 +144,3 @@ def test_every_preset_makes_a_recipe(name):
     config, _ = read_training(IDATraining, "ida", name)
     recipe = ida_recipe(config, *crowded())
     assert float(recipe.network(recipe.batch(0, 0, 1))["loss"].detach()) > 0
-
-
-def test_a_network_is_put_beside_its_card_and_named_there(tmp_path):
-    recipe = make()
-    (exported,) = recipe.export(tmp_path / "export")
-    folder = tmp_path / "cards"
-    folder.mkdir()
-    text = (CARDS / "open.yaml").read_text(encoding="utf-8")
-    (folder / "open.yaml").write_text(text)
-    card = read_card(folder / "open.yaml")
-    path = install_density(
-        card, exported, licence="MIT", attribution="nobody", validation={"error": 0.123456}
-    )
-    assert path == folder / "open.ssr.npz" and path.read_bytes() == exported.read_bytes()
-    written = read_card(folder / "open.yaml")
-    assert written.ida is not None and written.ida.learned is not None
-    head = written.ida.learned
-    assert head.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (head.licence, head.validation) == ("MIT", {"error": 0.1235})
-    assert dataclasses.replace(written.ida, learned=card.ida.learned) == card.ida
-    assert "# The default pack" in (folder / "open.yaml").read_text(encoding="utf-8")
-    bare = dataclasses.replace(card, ida=None)
-    with pytest.raises(ModelError, match="has no anchors"):
-        install_density(bare, exported, licence="MIT", attribution="")
-    exported.write_bytes(b"PK")
-    with pytest.raises(CorruptModelFile, match="is not an SSR"):
-        install_density(card, exported, licence="MIT", attribution="")
