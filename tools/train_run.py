@@ -41,7 +41,8 @@ def run_recipe(name: str, recipe: Recipe, settings: RunSettings, text: str, out:
     console = Console()
     console.print(
         f"{name}: {outcome.step:,} steps; best {recipe.watch} {outcome.best:.4g} after step "
-        f"{outcome.best_step:,}; how it went is in {out / 'summary.html'}"
+        f"{outcome.best_step:,}; how it went is in {out / 'summary.html'}",
+        soft_wrap=True,
     )
     for file in outcome.files:
-        console.print(f"written: {file}")
+        console.print(f"written: {file}", soft_wrap=True)
