@@ -29,6 +29,7 @@ from ..models.networks.sets import FaceSets, full_sets
 from .feature_bank import Bank
 
 Rows = npt.NDArray[np.int64]
+AnyFloats = npt.NDArray[np.floating]
 
 NEIGHBOURS = 0.7
 """Share of pseudo-sources that lie toward another person; the others lie anywhere."""
@@ -89,8 +90,8 @@ class TrackSampler:
         found = self._bank.found[person]
         if draw.random() < self._settings.independent:
             views = np.flatnonzero(found)
-            rows = draw.choice(views, faces, replace=faces > len(views))
-            return rows, draw.integers(0, self._settings.sources, faces)
+            picked = draw.choice(views, faces, replace=faces > len(views))
+            return picked, draw.integers(0, self._settings.sources, faces)
         runs = draw.permutation(np.flatnonzero(found.any(axis=1)))
         runs = runs[: min(faces, int(draw.integers(1, len(found) + 1)))]
         lengths = cut(draw, faces, len(runs))
@@ -99,7 +100,8 @@ class TrackSampler:
             quality = [self._bank.quality[person, run][found[run]].mean() for run in runs]
             order = draw.permutation(len(runs))
             runs, lengths = runs[np.argsort(quality)][order], np.sort(lengths)[::-1][order]
-        rows, parts = [], []
+        rows: list[Rows] = []
+        parts: list[Rows] = []
         for part, (run, length) in enumerate(zip(runs, lengths, strict=True)):
             seen = np.flatnonzero(found[run]) + run * self._frames
             rows.append(seen[to_and_fro(int(draw.integers(len(seen))), int(length), len(seen))])
@@ -107,8 +109,8 @@ class TrackSampler:
         return np.concatenate(rows), np.concatenate(parts)
 
     def _move(
-        self, draw: np.random.Generator, units: Floats, people: Rows, stretch: Rows
-    ) -> Floats:
+        self, draw: np.random.Generator, units: AnyFloats, people: Rows, stretch: Rows
+    ) -> AnyFloats:
         """Units (B, N, C) moved toward the pseudo-source of their stretch."""
         settings, centres = self._settings, self.centres[people]
         count, sources = len(people), settings.sources
@@ -143,11 +145,11 @@ def to_and_fro(start: int, count: int, length: int) -> Rows:
     return np.where(places < length, places, period - places)
 
 
-def _away(rows: Floats, centres: Floats) -> Floats:
+def _away(rows: AnyFloats, centres: AnyFloats) -> AnyFloats:
     """Rows (B, S, C) without their part along centres (B, C), at unit length."""
     along = np.einsum("bsc,bc->bs", rows, centres)[..., None]
     return _unit(rows - along * centres[:, None])
 
 
-def _unit(rows: Floats) -> Floats:
+def _unit(rows: AnyFloats) -> AnyFloats:
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12))

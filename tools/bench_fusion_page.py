@@ -1,0 +1,102 @@
+"""The page of `facestream bench fusion`: docs/benchmarks/fusion.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .bench_fusion import COMPARED, LEVELS, SETS, SIZES, Cells, Rate, compare, resample
+
+INTRODUCTION = """# Fusing tracks of bad pictures
+
+Written by `facestream bench fusion ASSETS BANKS --output docs/benchmarks/fusion.md`.
+
+A set is a track: one to four stretches of frames that resemble each other, in most sets the
+longest of them the worst. {sets} sets of each size per person; every aggregator fuses the same.
+Each set searches a gallery of all people: rank 1, and TPIR at FPIR 1 %, where the same search
+without its own person is the non-mated one. 95 % intervals: bootstrap over the people, the
+threshold drawn anew.
+
+- *London*: the {london} people of the split's role subject (Face Research Lab London Set, DeBruine
+  and Jones 2017, CC BY 4.0), enrolled with the neutral photo as taken; sets are degraded views of
+  the smiling one, damage {levels} on a scale from 0 to 1. Frames that no detector finds are in no
+  set.
+- *wild*: people of CelebA (research only; nothing that ships saw them), enrolled with two pictures,
+  sets of degraded views of up to eight others: really different pictures of a person.
+
+*mean*, *quality*, *learned* and *caface* are the aggregators that run live, with the heads that
+ship; *norm* weighs by the embedding's length, *oracle* by the square of the true cosine with the
+enrolled template, which no system knows. PFE and CFAN read feature maps, which these packs'
+networks do not give; NAN has no head here. Sets larger than a person's views repeat them: those
+columns are marked *augmented*. The heads were trained on other people (`facestream train caface`),
+and their validation faces are not
+among these.
+"""
+
+
+def write_page(measured: Mapping[str, Mapping[str, Cells]]) -> str:
+    """The page in Markdown. measured: cells by pack and by the words of the tracks."""
+    london = max(
+        int(hits.owners.max()) + 1
+        for cells in measured.values()
+        for words, by in cells.items()
+        if words != "wild"
+        for hits in by.values()
+    )
+    levels = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in LEVELS.items())
+    parts = [INTRODUCTION.format(sets=SETS, london=london, levels=levels)]
+    for pack, tracks in measured.items():
+        parts.append(f"## {pack}\n")
+        for words, cells in tracks.items():
+            parts += [f"### {words}\n", _table(cells, words, 1), _table(cells, words, 0)]
+            parts.append(_differences(cells))
+    return "\n".join(parts)
+
+
+def _names(cells: Cells) -> list[str]:
+    return list(dict.fromkeys(name for name, _ in cells))
+
+
+def _table(cells: Cells, words: str, which: int) -> str:
+    """Rank 1 (0) or TPIR (1), per cent."""
+    distinct = 16 if words == "wild" else 32
+    title = ("rank 1, %", "TPIR at FPIR 1 %, with 95 % intervals")[which]
+    heads = [f"N={n}" + (" (augmented)" if n > distinct else "") for n in SIZES]
+    lines = [f"| {title} | {' | '.join(heads)} |", "|---" * (len(SIZES) + 1) + "|"]
+    for name in _names(cells):
+        rates = [resample(cells[name, size])[which] for size in SIZES]
+        shown = [f"{100 * r.value:.1f}" if which == 0 else _interval(r) for r in rates]
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _differences(cells: Cells) -> str:
+    """Paired differences of the trained heads, and how much of the gap to the oracle they close."""
+    names = _names(cells)
+    sizes = ", ".join(map(str, COMPARED))
+    lines = [
+        f"| TPIR, difference in points, mean of N = {sizes} | |",
+        "|---|---|",
+    ]
+    trained = [name for name in ("learned", "caface") if name in names]
+    for one in trained:
+        others = ["mean", "norm", "quality", *(name for name in trained if name < one)]
+        for other in dict.fromkeys(["learned", *others] if one == "caface" else others):
+            if other in names:
+                lines.append(
+                    f"| {one} - {other} | {_interval(compare(cells, one, other), sign='+')} |"
+                )
+    gap = compare(cells, "oracle", "quality").value
+    lines.append(
+        f"| oracle - quality | {_interval(compare(cells, 'oracle', 'quality'), sign='+')} |"
+    )
+    if gap > 0:
+        for one in trained:
+            share = compare(cells, one, "quality").value / gap
+            lines.append(f"| share of that gap that {one} closes | {100 * share:.0f} % |")
+    return "\n".join(lines) + "\n"
+
+
+def _interval(rate: Rate, sign: str = "") -> str:
+    return (
+        f"{100 * rate.value:{sign}.1f} ({100 * rate.low:{sign}.1f} to {100 * rate.high:{sign}.1f})"
+    )
