@@ -13,10 +13,12 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, make_url
+from sqlalchemy.exc import DBAPIError
 
 from facestream import EnrolmentRefused, GalleryError, GalleryUnreadable, UnknownIdentity
 from facestream.stream import gallery_engine
 from facestream.stream.gallery import Gallery
+from facestream.stream.gallery_errors import explain
 from facestream.stream.gallery_tables import REVISION_TABLE, metadata
 
 from ..postgres_server import PostgresServer
@@ -189,3 +191,11 @@ def test_people_are_in_no_error_of_the_database(gallery: Gallery, url: str) -> N
     with pytest.raises(GalleryUnreadable, match="does not exist") as error:
         add(gallery, name, [1, 0])
     assert name not in "".join(traceback.format_exception(error.value))
+
+
+def test_a_full_disk_of_the_server_is_told_as_such() -> None:
+    full = psycopg.errors.DiskFull("could not extend file: No space left on device")
+    told = explain(DBAPIError("INSERT", None, full), "postgresql://host/people", 5.0)
+    assert type(full).sqlstate == "53100"
+    assert type(told) is GalleryError
+    assert "full or failing: what was stored is intact; free space and repeat" in str(told)
