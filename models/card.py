@@ -137,28 +137,6 @@ class EmbedderSpec:
 
 
 @dataclass(frozen=True)
-class QualitySpec:
-    """Where quality comes from."""
-
-    kind: Literal["model", "norm", "training_free"]
-    """A network; the embedding's norm; or detector score x size x sharpness."""
-    unit: str = ""
-    """model: what its numbers are, for people; larger is better."""
-    file: str | None = None
-    """model: key in `files` or `derived`."""
-    template: TemplateSpec | None = None
-    """model: the crop it wants."""
-    channel_order: Literal["RGB", "BGR"] = "BGR"
-    """model: colour order of its input."""
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """model: subtracted from pixels 0..255."""
-    std: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
-    """model: divided by afterwards."""
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
-    """model: axis order of its input."""
-
-
-@dataclass(frozen=True)
 class HeadSpec:
     """A small trained network that lies beside the card, as .npz."""
 
@@ -174,6 +152,31 @@ class HeadSpec:
     """What trained it; the preset says the seed."""
     validation: dict[str, float] = field(default_factory=dict)
     """Validation numbers of that run, by what was measured."""
+
+
+@dataclass(frozen=True)
+class QualitySpec:
+    """Where quality comes from."""
+
+    kind: Literal["model", "norm", "training_free", "head"]
+    """A network; the embedding's norm; detector score x size x sharpness; or a trained head on
+    embedding, norm and style (models/quality_head)."""
+    unit: str = ""
+    """model: what its numbers are, for people; larger is better."""
+    file: str | None = None
+    """model: key in `files` or `derived`."""
+    template: TemplateSpec | None = None
+    """model: the crop it wants."""
+    channel_order: Literal["RGB", "BGR"] = "BGR"
+    """model: colour order of its input."""
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """model: subtracted from pixels 0..255."""
+    std: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
+    """model: divided by afterwards."""
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    """model: axis order of its input."""
+    head: HeadSpec | None = None
+    """head: the file."""
 
 
 @dataclass(frozen=True)

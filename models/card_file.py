@@ -127,6 +127,7 @@ def _check_values(card: Card, path: Path) -> None:
     beside = {
         "ida.anchors": card.ida.anchors if card.ida else None,
         "ida.learned.file": card.ida.learned.file if card.ida and card.ida.learned else None,
+        "quality.head.file": card.quality.head.file if card.quality.head else None,
         **{f"fusion.{name}.file": head.file for name, head in card.fusion.heads.items()},
     }
     for where, file in beside.items():
@@ -143,6 +144,10 @@ def _check_networks(card: Card, expect: Callable[[bool, str], None]) -> None:
             bool(card.quality.file and card.quality.template and card.quality.unit),
             "quality.kind model needs quality.file, quality.template and quality.unit",
         )
+    expect(
+        (card.quality.kind == "head") == (card.quality.head is not None),
+        "quality.kind head and quality.head go together",
+    )
     if card.quality.file is not None:
         networks["quality.file"] = card.quality.file
     if card.quality.template is not None:

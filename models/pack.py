@@ -13,7 +13,7 @@ import numpy as np
 from .. import CorruptModelFile, MissingModelFile
 from .backends import Backend, open_session
 from .caface_head import load_head
-from .card import Card, HeadSpec, QualitySpec
+from .card import Card, HeadSpec
 from .detectors.centerface import CenterFace
 from .detectors.scrfd import Scrfd
 from .detectors.yunet import YuNet
@@ -30,6 +30,7 @@ from .inference import (
 )
 from .pixels import PixelFormat
 from .quality import ModelQuality, NormQuality, TrainingFreeQuality
+from .quality_head import HeadQuality, load_quality_head
 from .scalar_fusion import load_scalar_head
 from .store import load_card, network
 
@@ -86,7 +87,7 @@ def open_pack(
 
     embedding = session(card.embedder.file, card.embedder.style_tensors)
     embedder = _embedder(card, embedding)
-    quality = _quality(card.quality, session)
+    quality = _quality(card, session)
     consumers = {"embedder": embedder.template}
     if quality.template is not None:
         consumers["quality"] = quality.template
@@ -139,9 +140,20 @@ def _embedder(card: Card, session: Session) -> OnnxEmbedder:
     return embedder
 
 
-def _quality(spec: QualitySpec, session: Callable[[str], Session]) -> QualitySource:
+def _quality(card: Card, session: Callable[[str], Session]) -> QualitySource:
+    spec = card.quality
     if spec.kind == "norm":
         return NormQuality()
+    if spec.head is not None:
+        path = head_file(card, spec.head)
+        head = load_quality_head(path)
+        has = (head.dimension, head.styles)
+        if has != (wanted := (card.embedder.dimension, card.embedder.style_channels)):
+            raise CorruptModelFile(
+                f"{path}: expected a quality head of dimension and style channels {wanted}, got "
+                f"{has}; it was trained for another embedder"
+            )
+        return HeadQuality(head, unit=spec.unit or "head 0..1")
     # A card of kind model has both: checked when it is read.
     if spec.kind == "training_free" or spec.file is None or spec.template is None:
         return TrainingFreeQuality()

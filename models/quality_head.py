@@ -102,7 +102,7 @@ def head_inputs(embeddings: npt.NDArray[np.floating], styles: npt.NDArray[np.flo
         )
     wide = embeddings.astype(np.float64)
     norms = np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), SMALLEST_NORM)
-    moments = styles.astype(np.float64).transpose(0, 2, 1).reshape(len(wide), -1)
+    moments = styles.astype(np.float64).transpose(0, 2, 1).reshape(len(wide), 2 * styles.shape[1])
     return np.concatenate([wide / norms, np.log(norms), moments], axis=1)
 
 

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 
 from .bench_accuracy import bench_accuracy
+from .bench_fusion import bench_fusion
 from .bench_labels import bench_labels
 from .bench_models import bench_models
-from .bench_papers import bench_ida
+from .bench_papers import bench_ida, bench_quality
 from .bench_trackers import bench_trackers
 from .bench_transport import bench_transport
 from .run import configure
@@ -113,10 +114,12 @@ def _configuration(
 
 app.command("transport")(bench_transport)
 app.command("accuracy")(bench_accuracy)
+app.command("fusion")(bench_fusion)
 app.command("labels")(bench_labels)
 app.command("models")(bench_models)
 app.command("trackers")(bench_trackers)
 app.command("ida")(bench_ida)
+app.command("quality")(bench_quality)
 
 
 class ShapeTap:

@@ -77,8 +77,7 @@ Variants: *IDA-R* measures density with anchors: synthetic ones are the pack's o
 the split's role anchor). *IDA-L* predicts it by the network that ships beside the card
 (`facestream train ida`). CSLS has the anchors as cohort with the same k, AS-norm the {COHORT}
 highest of them. Class weights, the third kind of anchors in the paper, belong to a classification
-layer; none
-is published with these packs' embedders.
+layer; none is published with these packs' embedders.
 """
 
 

@@ -46,6 +46,50 @@ def bench_ida(
     _write(out, text, packs)
 
 
+def bench_quality(
+    folder: Folder,
+    out: Annotated[Path, typer.Option(help="Markdown page to write.")] = Path(
+        "docs/benchmarks/quality.md"
+    ),
+    assets: Assets = None,
+    seed: Seed = 1,
+    resamples: Resamples = 100,
+) -> None:
+    """Train quality heads for the packs open and omz, and compare them with every other source.
+
+    Example: facestream bench quality --folder banks/
+    """
+    from ..models.pack import open_pack
+    from . import bench_degraded as degraded
+    from .bench_quality import make_pairs, measure_sources, qualities, train_heads
+    from .bench_quality_faces import score_faces
+    from .bench_quality_page import write_page
+    from .eval_verification import Bootstrap
+
+    place, bootstrap = _assets(assets), Bootstrap(resamples, seed)
+    packs = {name: open_pack(name) for name in ("open", "omz")}
+    heads = {name: train_heads(place, folder / "heads", name) for name in packs}
+    found, sizes = {}, {}
+    for name, other in (("open", "omz"), ("omz", "open")):
+        for words, make, settings in (
+            ("London", degraded.london, degraded.LONDON),
+            ("wild", degraded.wild, degraded.WILD),
+        ):
+            held = make(place, folder, name)
+            if held is None:
+                continue
+            path = folder / f"{name}-{words.lower()}-quality.npz"
+            faces = score_faces(held, settings, path, packs[name], packs[other])
+            sources = qualities(faces, heads[name], heads[other], other)
+            pairs = make_pairs(faces, sources, seed)
+            found[name, words] = measure_sources(pairs, bootstrap)
+            sizes[name, words] = (
+                f"{pairs.same.sum():,} mated pairs, {(~pairs.same).sum():,} others."
+            )
+    command = _command("quality", None, bootstrap)
+    _write(out, write_page(found, sizes, (command, bootstrap)), list(packs))
+
+
 def _assets(given: Path | None) -> Path:
     place = given or (Path(found) if (found := os.environ.get("FACESTREAM_ASSETS")) else None)
     if place is None:

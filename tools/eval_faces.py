@@ -332,6 +332,8 @@ def preprocessing_words(card: Card, alignment: Alignment) -> str:
     quality = card.quality.unit or card.quality.kind
     if card.quality.file is not None:
         quality += f" ({card.checksum(card.quality.file)[:12]})"
+    if card.quality.head is not None:
+        quality += f" ({card.quality.head.sha256[:12]})"
     size = f"{spec.template.size} x {spec.template.size} {spec.channel_order}"
     return (
         f"{ALIGNMENTS[alignment]}{detector}; {size}, minus ({mean}), divided by ({std}); "

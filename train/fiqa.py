@@ -4,7 +4,8 @@ Babnik, Damer, Struc, "Optimization-Based Improvement of Face Image Quality Asse
 (IWBF 2023): scores of any quality method are rearranged by what mated pairs say of the pack's own
 features, then a network learns the labels by L1. Mated pairs are degraded views of one picture, so
 single pictures of people do. What learns is a small network on what the embedder gives anyway
-(models/quality_head); `fiqa_backbone_recipe` is the paper's own, a whole recognition network.
+(models/quality_head), where the paper trains a whole recognition network
+(models/networks/label_transfer).
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ from facestream.models.store import CARDS
 SHIPPED = sorted(CARDS.glob("*.yaml"))
 OPEN = (CARDS / "open.yaml").read_text(encoding="utf-8")
 HERE = Path("my.yaml")
-CAFACE = f"caface: {{file: %s, sha256: {64 * 'a'}, licence: MIT}}"
 SPREAD = next(line.strip() for line in OPEN.splitlines() if "impostor_spread" in line)
 SHORT_SUM = "file: open.ssr.npz\n    sha256: 0"
+SHORT_CAFACE = "file: open.caface.npz\n    sha256: 0"
 
 DECISION = {
     "threshold": 0.93,
@@ -104,12 +104,8 @@ def test_an_unknown_key_names_itself_and_its_nearest_match() -> None:
         ("[51.46, 102.69], ", "", "needs 5 points, got 4"),
         ("licence: CC0-1.0 (", "path: x\nlicence: CC0-1.0 (", "set by the program"),
         ("anchors: open.anchors.npy", "anchors: ../a.npy", r"ida\.anchors must be a plain file"),
-        ("aggregator: quality", CAFACE % "/a.npz", r"fusion\.caface\.file must be a plain"),
-        (
-            "aggregator: quality",
-            CAFACE.replace("aaa", "x") % "a.npz",
-            r"fusion\.caface\.sha256",
-        ),
+        ("file: open.caface.npz", "file: /a.npz", r"fusion\.caface\.file must be a plain"),
+        ("file: open.caface.npz\n    sha256: ", SHORT_CAFACE, r"fusion\.caface\.sha256"),
         ("  centerface:", "  ../centerface:", r"bad key '\.\./centerface'"),
         ("std: [256.0,", "std: [0.0,", r"> 0.*embedder\.std"),
         ("dimension: 128", "dimension: 0", r">= 1.*embedder\.dimension"),
@@ -119,6 +115,7 @@ def test_an_unknown_key_names_itself_and_its_nearest_match() -> None:
         ("k: 10", "k: 0", r"ida\.k"),
         ("tau: 1.0", "tau: -1.0", r"ida\.tau"),
         ("anchor_version: 916d2fb7331a", "anchor_version: '1'", r"ida\.anchor_version"),
+        ("kind: training_free", "kind: head", r"quality\.kind head and quality\.head go together"),
         ("file: open.ssr.npz", "file: ../a.npz", r"ida\.learned\.file must be a plain file"),
         ("file: open.ssr.npz\n    sha256: ", SHORT_SUM, r"ida\.learned\.sha256"),
         ("tolerance: 0.02", "tolerance: 0.0", r"self_test\.tolerance"),

@@ -19,10 +19,11 @@ from onnx import ModelProto, helper
 from facestream import CorruptModelFile, MissingModelFile, ModelError
 from facestream.models.align import warp_faces
 from facestream.models.caface_head import HeadSize, random_head, save_head
-from facestream.models.card import Card, FusionSpec, HeadSpec, IdaSpec, SelfTestSpec
+from facestream.models.card import Card, FusionSpec, HeadSpec, IdaSpec, QualitySpec, SelfTestSpec
 from facestream.models.card_file import read_card
 from facestream.models.ida_learned import LearnedDensity, save_learned_density
 from facestream.models.pack import Pack, anchor_version, open_pack, self_test_crop
+from facestream.models.quality_head import QualityHead, load_quality_head, save_quality_head
 from facestream.models.store import CARDS
 
 Floats = npt.NDArray[np.float32]
@@ -225,6 +226,39 @@ def test_anchors_lie_beside_the_card_and_are_unit_vectors(
         file.write_bytes(bad)
         with pytest.raises(CorruptModelFile, match=message):
             open_pack(with_anchors(bad))
+
+
+def test_a_quality_head_is_verified_and_fits_the_embedder(
+    tiny_pack: Callable[[str], Path],
+) -> None:
+    plain = read_card(tiny_pack("buffalo_l"))
+    assert plain.embedder.style_channels == 0
+    file, draw = plain.folder / "buffalo_l.quality.npz", np.random.default_rng(0)
+
+    def write(dimension: int = 512) -> Card:
+        shapes = {"fc1.weight": (3, dimension + 1), "fc1.bias": (3,), "fc2.weight": (1, 3)}
+        arrays = {n: draw.normal(size=s).astype(np.float32) for n, s in shapes.items()}
+        arrays["fc2.bias"] = np.zeros(1, np.float32)
+        arrays["mean"] = np.zeros(dimension + 1, np.float32)
+        arrays["deviation"] = np.ones(dimension + 1, np.float32)
+        save_quality_head(file, QualityHead(arrays, dimension, 0))
+        head = HeadSpec(file.name, hashlib.sha256(file.read_bytes()).hexdigest(), "MIT")
+        return dataclasses.replace(plain, quality=QualitySpec("head", unit="0..1", head=head))
+
+    card = write()
+    pack = open_pack(card)
+    assert list(pack.consumers) == ["embedder"] and pack.quality.unit == "0..1"
+    size = pack.embedder.template.size
+    crops = draw.integers(0, 256, (2, size, size, 3)).astype(np.uint8)
+    embedded = pack.embedder.embed(crops)
+    nothing = np.zeros((2, 4), np.float32)
+    found = pack.quality.score(crops=crops, embedded=embedded, boxes=nothing, scores=nothing[:, 0])
+    expected = load_quality_head(file).score(embedded.embeddings, embedded.styles)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    with pytest.raises(CorruptModelFile, match=r"style channels \(512, 0\), got \(7, 0\)"):
+        open_pack(write(dimension=7))
+    with pytest.raises(CorruptModelFile, match="expected sha256"):
+        open_pack(card)
 
 
 def test_a_learned_density_is_verified_and_fits_the_anchors(
