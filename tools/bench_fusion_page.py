@@ -11,7 +11,8 @@ INTRODUCTION = """# Fusing tracks of bad pictures
 Written by `facestream bench fusion ASSETS BANKS --output docs/benchmarks/fusion.md`.
 
 A set is a track: one to four stretches of frames that resemble each other, in most sets the
-longest of them the worst. {sets} sets of each size per person; every aggregator fuses the same.
+longest of them the worst. {sets} sets of each size per person ({wild} of wild); every
+aggregator fuses the same.
 Each set searches a gallery of all people: rank 1, and TPIR at FPIR 1 %, where the same search
 without its own person is the non-mated one. 95 % intervals: bootstrap over the people, the
 threshold drawn anew.
@@ -25,11 +26,10 @@ threshold drawn anew.
 
 *mean*, *quality*, *learned* and *caface* are the aggregators that run live, with the heads that
 ship; *norm* weighs by the embedding's length, *oracle* by the square of the true cosine with the
-enrolled template, which no system knows. PFE and CFAN read feature maps, which these packs'
-networks do not give; NAN has no head here. Sets larger than a person's views repeat them: those
-columns are marked *augmented*. The heads were trained on other people (`facestream train caface`),
-and their validation faces are not
-among these.
+enrolled template above the mean cosine of different people, which no system knows. PFE and CFAN
+read feature maps, which these packs' networks do not give; NAN has no head here. Sets larger than a
+person's views repeat them: those columns are marked *augmented*. The heads were trained on other
+people (`facestream train caface`), and their validation faces are not among these.
 """
 
 
@@ -43,7 +43,9 @@ def write_page(measured: Mapping[str, Mapping[str, Cells]]) -> str:
         for hits in by.values()
     )
     levels = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in LEVELS.items())
-    parts = [INTRODUCTION.format(sets=SETS, london=london, levels=levels)]
+    parts = [
+        INTRODUCTION.format(sets=SETS["london"], wild=SETS["wild"], london=london, levels=levels)
+    ]
     for pack, tracks in measured.items():
         parts.append(f"## {pack}\n")
         for words, cells in tracks.items():

@@ -18,6 +18,7 @@ from ..models.feature_store import FeatureStore
 from ..models.fusion import Aggregator, Doubles, Floats, Members, normalise_rows
 from ..models.ida import Anchors, aligned_score
 from ..models.pack import load_anchors
+from ..models.scalar_fusion import load_scalar_head
 from ..models.scores import Labels
 from ..models.verification import count_errors, operating_point, resample_roc, resample_share
 from .eval_verification import Bootstrap, far_words
@@ -77,6 +78,8 @@ class Bench:
         dimension = store.layout.dimension
         if "caface" in aggregators and "caface" in heads:
             load_head(heads["caface"], dimension=dimension, styles=store.layout.styles)
+        if "learned" in aggregators and "learned" in heads:
+            load_scalar_head(heads["learned"], dimension=dimension, styles=store.layout.styles)
         self.aggregators: dict[str, Aggregator] = {
             name: make_aggregator(name, dimension=dimension, head_path=heads.get(name))
             for name in aggregators

@@ -78,7 +78,8 @@ def caface_pack(open_models: Pack, tmp_path_factory: pytest.TempPathFactory) -> 
     (folder / card.ida.anchors).write_bytes((card.folder / card.ida.anchors).read_bytes())
     sha = hashlib.sha256((folder / "head.npz").read_bytes()).hexdigest()
     fusion = FusionSpec("caface", caface=HeadSpec("head.npz", sha, "MIT"))
-    return open_pack(dataclasses.replace(card, fusion=fusion, path=folder / "open.yaml"))
+    ida = dataclasses.replace(card.ida, learned=None)
+    return open_pack(dataclasses.replace(card, fusion=fusion, ida=ida, path=folder / "open.yaml"))
 
 
 def aggregator_of(pack: Pack, name: str) -> Aggregator:
@@ -160,4 +161,4 @@ def test_inference_batches_do_not_change_embeddings_or_styles(
 
 def test_caface_without_a_head_says_what_to_do(open_models: Pack) -> None:
     with pytest.raises(MissingModelFile, match=r"none: choose fuse\.aggregator: quality, or"):
-        aggregator_of(open_models, "caface")
+        make_aggregator("caface", dimension=open_models.card.embedder.dimension)

@@ -62,7 +62,7 @@ def test_rates_by_hand() -> None:
 def test_sets_are_of_one_person_and_made_of_runs(tracks: Tracks) -> None:
     for size in (1, 8, 40):
         sets = draw_sets(tracks, size)
-        assert len(sets) == SETS * PEOPLE and all(len(rows) == size for rows in sets)
+        assert len(sets) == SETS["london"] * PEOPLE and all(len(rows) == size for rows in sets)
         for rows in sets:
             assert len(set(tracks.owners[rows])) == 1
             changes = np.count_nonzero(np.diff(tracks.stretches[rows]))

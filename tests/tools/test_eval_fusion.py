@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from facestream import ConfigError, MissingModelFile, ModelError
+from facestream import ConfigError, ModelError
 from facestream.models.caface import CAFace
 from facestream.models.caface_head import HeadSize, load_head, random_head, save_head
 from facestream.models.feature_store import (
@@ -90,7 +90,14 @@ def choose(
     made: Path, *parts: str, sizes: tuple[int, ...] = (1, 4), **more: object
 ) -> FusionChoices:
     choices = FusionChoices(
-        parts, (), made / "head.npz", sizes, 3, FAR, "aligned", Bootstrap(20, 5)
+        parts,
+        ("mean", "quality", "caface"),
+        made / "head.npz",
+        sizes,
+        3,
+        FAR,
+        "aligned",
+        Bootstrap(20, 5),
     )
     return choices._replace(**more)  # type: ignore[arg-type]
 
@@ -254,10 +261,10 @@ def test_what_cannot_be_measured_is_refused(made: Path, tmp_path: Path) -> None:
         evaluate_fusion(faces, choose(made, "x"), source(made))
     with pytest.raises(ConfigError, match=r"holds features of pack open .*those of omz"):
         evaluate_fusion(faces, choose(made, "sets"), source(made, "omz"))
-    with pytest.raises(MissingModelFile, match="needs a head fitted to the embedder"):
-        evaluate_fusion(
-            faces, choose(made, "sets", head=None, aggregators=("caface",)), source(made)
-        )
+    for name in ("learned", "caface"):  # the pack's own heads, on features with other styles
+        choices = choose(made, "sets", head=None, aggregators=(name,))
+        with pytest.raises(ModelError, match=r"fitted to 192 style channels.*gives 5"):
+            evaluate_fusion(faces, choices, source(made))
     save_head(tmp_path / "other.npz", random_head(1, HeadSize(16, STYLES, 2)))
     with pytest.raises(ModelError, match=r"fitted to 16 numbers.*gives 128"):
         evaluate_fusion(faces, choose(made, "sets", head=tmp_path / "other.npz"), source(made))
@@ -284,8 +291,8 @@ def test_faces_that_cannot_be_used_are_refused_or_counted(made: Path, tmp_path: 
     ]
 
 
-def test_without_a_head_caface_is_not_measured_and_the_report_says_so(made: Path) -> None:
-    choices = choose(made, "sets", "chunk", head=None)
+def test_what_is_not_measured_is_named_in_the_report(made: Path) -> None:
+    choices = choose(made, "sets", "chunk", aggregators=("mean", "quality"))
     report = evaluate_fusion(made / "faces", choices, source(made)).report
     assert not any("caface" in key for key in report.numbers())
     assert any(line.startswith("caface is not measured") for line in report.variant)
@@ -294,6 +301,8 @@ def test_without_a_head_caface_is_not_measured_and_the_report_says_so(made: Path
 def test_the_command_writes_a_report(made: Path, tmp_path: Path) -> None:
     words = ["fusion", str(made / "faces"), "--features", str(made / "store")]
     words += ["--head", str(made / "head.npz"), "--part", "sets", "--part", "chunk", "--json"]
+    for name in ("mean", "quality", "caface"):
+        words += ["--aggregator", name]
     words += ["--size", "2", "--far", "0.05", "--resamples", "0", "-o", str(tmp_path)]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
