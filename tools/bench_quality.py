@@ -41,9 +41,9 @@ COLUMNS = {
 """Columns: definition, FMR, and the limit of the area (None: 0.95)."""
 LIGHTQNET, FREE = "LightQNet", "training-free"
 VARIANTS: dict[str, dict[str, object]] = {
-    "raw": {"labels": "raw"},
-    "optimised, theta 0.0187": {"theta": 0.0187},
-    "optimised, theta 0.5": {"theta": 0.5},
+    "raw": {"labels": "raw", "scores": "pack"},
+    "optimised, theta 0.0187": {"labels": "optimised", "scores": "pack", "theta": 0.0187},
+    "optimised, theta 0.5": {"labels": "optimised", "scores": "pack", "theta": 0.5},
     "raw cosines": {"labels": "raw", "scores": "mated"},
 }
 """Labels that heads learn: what differs from the preset."""
