@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 
 from .bench_accuracy import bench_accuracy
-from .bench_fusion import bench_fusion
+from .bench_fusion_command import bench_fusion
 from .bench_labels import bench_labels
 from .bench_models import bench_models
 from .bench_papers import bench_ida, bench_quality

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import typer
@@ -92,27 +92,6 @@ class Hits(NamedTuple):
     def value(self) -> Doubles:
         """Rank 1 and TPIR (2,) of all searches."""
         return np.asarray(self.rates(np.ones((1, len(self.own))))[0])
-
-
-def bench_fusion(
-    assets: Annotated[Path, typer.Argument(help="Folder with london/ and, if there, celeba/.")],
-    banks: Annotated[Path, typer.Argument(help="Folder for features; kept, and used again.")],
-    pack: Annotated[list[str] | None, typer.Option(help="Default: omz and open.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Markdown page to write.")] = None,
-) -> None:
-    """Aggregators by set size and damage on held-out people, the packs' trained heads included.
-
-    Example: facestream bench fusion ASSETS banks/ --output docs/benchmarks/fusion.md
-    """
-    from .bench_fusion_page import write_page
-
-    packs = tuple(pack or ("omz", "open"))
-    measured = {name: measure_pack(name, assets, banks) for name in packs}
-    text = write_page(measured)
-    if output is None:
-        typer.echo(text)
-    else:
-        output.write_text(text, encoding="utf-8")
 
 
 def measure_pack(name: str, assets: Path, banks: Path) -> dict[str, Cells]:

@@ -18,7 +18,12 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-FUSION = {"mean": "mean", "quality": "quality-weighted mean", "caface": "CAFace"}
+FUSION = {
+    "mean": "mean",
+    "quality": "quality-weighted mean",
+    "learned": "mean with learned weights",
+    "caface": "CAFace",
+}
 AS_JSON = typer.Option(False, "--json", help="Print JSON for scripts.")
 PACK = typer.Argument(help="Name of a pack, or path of a card.")
 
