@@ -81,19 +81,16 @@ def _differences(cells: Cells) -> str:
     ]
     trained = [name for name in ("learned", "caface") if name in names]
     for one in trained:
-        others = ["mean", "norm", "quality", *(name for name in trained if name < one)]
-        for other in dict.fromkeys(["learned", *others] if one == "caface" else others):
+        others = ["mean", "norm", "quality", *(["learned"] if one == "caface" else [])]
+        for other in others:
             if other in names:
-                lines.append(
-                    f"| {one} - {other} | {_interval(compare(cells, one, other), sign='+')} |"
-                )
-    gap = compare(cells, "oracle", "quality").value
-    lines.append(
-        f"| oracle - quality | {_interval(compare(cells, 'oracle', 'quality'), sign='+')} |"
-    )
-    if gap > 0:
+                shown = _interval(compare(cells, one, other), sign="+")
+                lines.append(f"| {one} - {other} | {shown} |")
+    gap = compare(cells, "oracle", "quality")
+    lines.append(f"| oracle - quality | {_interval(gap, sign='+')} |")
+    if gap.low > 0:  # a share of what may be no gap says nothing
         for one in trained:
-            share = compare(cells, one, "quality").value / gap
+            share = compare(cells, one, "quality").value / gap.value
             lines.append(f"| share of that gap that {one} closes | {100 * share:.0f} % |")
     return "\n".join(lines) + "\n"
 
