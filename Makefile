@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SIM    ?= simulated
 ROOMS  := configs models stream train tools
 
-.PHONY: help demo test lint types docs bench benchmark-transport benchmark-accuracy benchmark-models simulate-compare clean
+.PHONY: help demo test lint types docs bench benchmark-transport benchmark-accuracy benchmark-models benchmark-heads train-heads simulate-compare clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 21
@@ -42,6 +42,19 @@ benchmark-accuracy: $(VENV)/.installed-dev  ## Recognition on simulated video, i
 
 benchmark-models: $(VENV)/.installed-dev  ## What the papers' networks cost, into docs/benchmarks/models.md; a quarter of an hour
 	$(BIN)/facestream bench models --write docs/benchmarks/models.md
+
+# Needs $$FACESTREAM_ASSETS with the faces of the split, and the files of omz.
+train-heads: $(VENV)/.installed-dev  ## The heads that the packs open and omz carry, into their cards; an hour or two on one core
+	for p in open omz; do \
+	  $(BIN)/facestream train caface caface-learned-$$p --out $(SIM)/heads/learned-$$p --install || exit 1; \
+	  $(BIN)/facestream train caface caface-$$p --out $(SIM)/heads/caface-$$p --install || exit 1; \
+	  $(BIN)/facestream train ida ida-$$p --out $(SIM)/heads/ida-$$p --install || exit 1; \
+	done
+
+benchmark-heads: $(VENV)/.installed-dev  ## Fusion, IDA and quality on held-out faces, into docs/benchmarks; an hour or two on one core
+	$(BIN)/facestream bench fusion --folder $(SIM)/banks
+	$(BIN)/facestream bench ida --folder $(SIM)/banks
+	$(BIN)/facestream bench quality --folder $(SIM)/banks
 
 # Needs the clips of $$FACESTREAM_ASSETS/video, and the faces beside them.
 simulate-compare: $(VENV)/.installed  ## Simulated against real clips, into docs/simulate.md

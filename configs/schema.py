@@ -131,8 +131,8 @@ class FuseConfig:
     """Fusing a track's observations into one template."""
 
     aggregator: Literal["auto", "mean", "quality", "learned", "caface"] = "auto"
-    """mean, quality-weighted mean, or learned weights or CAFace with the head the pack carries; auto
-    takes the pack's default."""
+    """mean, quality-weighted mean, learned weights, or CAFace; the last two by a head that the pack
+    carries. auto takes the pack's default."""
     evidence: Annotated[int, Range(least=0)] = 5
     """Frames that weigh most, kept as evidence per track."""
 

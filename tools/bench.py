@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 
 from .bench_accuracy import bench_accuracy
-from .bench_fusion_command import bench_fusion
 from .bench_labels import bench_labels
 from .bench_models import bench_models
-from .bench_papers import bench_ida, bench_quality
+from .bench_papers import bench_fusion, bench_ida, bench_quality
 from .bench_trackers import bench_trackers
 from .bench_transport import bench_transport
 from .run import configure

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
+from .. import __version__
 from .bench_fusion import COMPARED, LEVELS, SETS, SIZES, Cells, Rate, compare, resample
+from .revision import revision
 
 INTRODUCTION = """# Fusing tracks of bad pictures
 
-Written by `facestream bench fusion ASSETS BANKS --output docs/benchmarks/fusion.md`.
+Written by
+
+    {command}
+
+on {date}, facestream {version}, revision {revision}.
 
 A set is a track: one to four stretches of frames that resemble each other, in most sets the
 longest of them the worst. {sets} sets of each size per person ({wild} of wild); every
@@ -33,7 +40,7 @@ people (`facestream train caface`), and their validation faces are not among the
 """
 
 
-def write_page(measured: Mapping[str, Mapping[str, Cells]]) -> str:
+def write_page(measured: Mapping[str, Mapping[str, Cells]], command: str) -> str:
     """The page in Markdown. measured: cells by pack and by the words of the tracks."""
     london = max(
         int(hits.owners.max()) + 1
@@ -44,7 +51,16 @@ def write_page(measured: Mapping[str, Mapping[str, Cells]]) -> str:
     )
     levels = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in LEVELS.items())
     parts = [
-        INTRODUCTION.format(sets=SETS["london"], wild=SETS["wild"], london=london, levels=levels)
+        INTRODUCTION.format(
+            command=command,
+            date=f"{datetime.now(UTC):%Y-%m-%d}",
+            version=__version__,
+            revision=revision(),
+            sets=SETS["london"],
+            wild=SETS["wild"],
+            london=london,
+            levels=levels,
+        )
     ]
     for pack, tracks in measured.items():
         parts.append(f"## {pack}\n")

@@ -1,4 +1,4 @@
-"""`facestream bench ida` and `facestream bench quality`: pages about what a pack carries."""
+"""`facestream bench fusion`, `bench ida` and `bench quality`: pages about what a pack carries."""
 
 from __future__ import annotations
 
@@ -44,6 +44,29 @@ def bench_ida(
     numbers = {name: measure_pack(name, place, folder, bootstrap) for name in packs}
     text = write_page(numbers, _command("ida", pack, bootstrap), bootstrap)
     _write(out, text, packs)
+
+
+def bench_fusion(
+    folder: Folder,
+    out: Annotated[Path, typer.Option(help="Markdown page to write.")] = Path(
+        "docs/benchmarks/fusion.md"
+    ),
+    assets: Assets = None,
+    pack: Packs = None,
+) -> None:
+    """Fuse tracks of bad pictures by every aggregator, and write a page about it.
+
+    Example: facestream bench fusion --folder banks/
+    """
+    from .bench_accuracy import find_packs
+    from .bench_fusion import measure_pack
+    from .bench_fusion_page import write_page
+
+    place = _assets(assets)
+    packs, _ = find_packs(pack)
+    measured = {name: measure_pack(name, place, folder) for name in packs}
+    chosen = "".join(f" --pack {name}" for name in pack or ())
+    _write(out, write_page(measured, f"facestream bench fusion --folder banks{chosen}"), packs)
 
 
 def bench_quality(

@@ -91,7 +91,7 @@ def test_intervals_hold_the_value_and_differences_are_paired(cells: Cells) -> No
 
 def test_the_page_tells_everything(cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facestream.tools.bench_fusion_page.SIZES", (1, 8, 16, 32, 64))
-    page = write_page({"omz": {"london, made": cells}})
+    page = write_page({"omz": {"london, made": cells}}, "facestream bench fusion --folder banks")
     assert "## omz" in page and "### london, made" in page and "N=64 (augmented)" in page
     assert "| caface - learned |" in page and "| oracle - quality |" in page
     assert f"the {PEOPLE} people" in page

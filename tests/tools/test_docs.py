@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -11,12 +12,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import typer
 
 import facestream
 from facestream.configs.schema import PublishConfig
+from facestream.configs.training import preset_names
+from facestream.models.pooling import POOLINGS
 from facestream.stream.events import KINDS, AnyEvent, decode
 from facestream.stream.journal import Journal
 from facestream.stream.publish import Publisher
+from facestream.tools.cli import app
 from facestream.tools.docs import write_all, write_schema
 from facestream.tools.docs_events import MESSAGES, message_examples
 from facestream.tools.docs_examples import examples
@@ -45,8 +50,34 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in {title.lower().replace(" ", "-") for title in titles}, link
 
 
+def commands_of(page: str) -> list[list[str]]:
+    """Every `facestream …` of a page, in a sentence or a block, as words without the first."""
+    lines = re.findall(r"`(facestream [^`\n]+)`|^ {4}(facestream .+)$", page, re.MULTILINE)
+    return [shlex.split(inline or block, comments=True)[1:] for inline, block in lines]
+
+
 REPRODUCTION = (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8")
 SECTIONS = dict(part.split("\n", 1) for part in REPRODUCTION.split("\n## ")[1:])
+RECIPES = ("magface", "cqa", "caface", "ida", "fiqa")
+
+
+def test_every_command_of_the_reproduction_page_is_one() -> None:
+    facestream_command = typer.main.get_command(app)
+    for words in commands_of(REPRODUCTION):
+        command, rest = facestream_command, list(words)
+        while rest and rest[0] in getattr(command, "commands", {}):
+            command = command.commands[rest.pop(0)]
+        left = rest[:1] if hasattr(command, "commands") else []
+        assert not left or left[0].startswith("-"), f"no command: facestream {' '.join(words)}"
+        command.make_context(" ".join(words), rest)  # raises for unknown options, runs nothing
+
+
+def test_the_presets_and_poolings_of_the_reproduction_page_exist() -> None:
+    trained = [words for words in commands_of(REPRODUCTION) if words[0] == "train"]
+    for recipe in RECIPES:
+        named = {words[2] for words in trained if words[1] == recipe}
+        assert named and named <= set(preset_names(recipe)), recipe
+    assert set(re.findall(r"--pooling ([a-z+-]+)", REPRODUCTION)) <= set(POOLINGS)
 
 
 @pytest.mark.parametrize(
