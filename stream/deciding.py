@@ -111,6 +111,7 @@ class Deciding:
         self._journal = publisher.journal
         self._gallery = gallery
         self._gallery_known = _known(gallery())
+        self._gallery_changes = 0
         self._meter = meter
         self._frames = frames
         self._settings = settings_digest(config, card)
@@ -330,12 +331,17 @@ class Deciding:
         if known == self._gallery_known:
             return
         self._gallery_known = version, names = known
+        self._gallery_changes += 1
         self._decide.reconsider()
-        self._system("gallery.changed", f"version {version}: {len(names)} people can be recognised")
+        detail = f"version {version}: {len(names)} people can be recognised"
+        # Who expires changes the people and not the version: the words alone may come again.
+        self._system("gallery.changed", detail, f"change {self._gallery_changes}")
 
-    def _system(self, state: Literal["started", "stopped", "gallery.changed"], detail: str) -> None:
+    def _system(
+        self, state: Literal["started", "stopped", "gallery.changed"], detail: str, *which: str
+    ) -> None:
         event = System(
-            id=event_id(self._epoch, "-", str(self._process_id), state, detail),
+            id=event_id(self._epoch, "-", str(self._process_id), state, detail, *which),
             camera="-",
             decided_at=instant(time.time()),
             state=state,

@@ -32,6 +32,7 @@ from .gallery_records import (
     GalleryTemplates,
     Identity,
     Watchlist,
+    check_measures,
     check_text,
     normalise_name,
 )
@@ -130,8 +131,9 @@ class Gallery:
                 f"embedding must be (C,), finite and not zero, got {vector.shape} of length "
                 f"{np.linalg.norm(vector):g}"
             )
-        if notes is not None:
-            check_text("notes", notes)
+        check_measures(norm, quality)
+        for what, text in (("source", source), ("digest", digest), ("notes", notes or "")):
+            check_text(what, text)
         with self._database.transaction(write=True) as connection:
             return writing.add_sample(
                 connection,

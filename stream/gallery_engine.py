@@ -29,6 +29,9 @@ BUSY_SECONDS = 5.0
 CONNECT_SECONDS = 10
 """How long a server may take to answer; `connect_timeout` in the URL says otherwise."""
 
+READ_SECONDS = 1.0
+"""How long a reader waits for somebody who has locked a whole table, as migrations do."""
+
 MIGRATING = 0x6661_6365
 """PostgreSQL's advisory lock while tables are made: two programs may start at once."""
 
@@ -73,7 +76,8 @@ class Database:
         else:
             self._reading = self._engine.execution_options(isolation_level="REPEATABLE READ")
             self._writing = self._engine.execution_options(isolation_level="READ COMMITTED")
-            _bound_waiting(self._writing)
+            _bound_waiting(self._writing, BUSY_SECONDS)
+            _bound_waiting(self._reading, READ_SECONDS)
 
     @contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[Connection]:
@@ -169,6 +173,11 @@ def locate(place: str | Path, *, create: bool) -> URL:
             ) from error
     else:
         url = URL.create("sqlite", database=str(Path(place).expanduser()))
+    if "@" in (url.host or ""):
+        raise GalleryUnreadable(
+            "the gallery's address has a second @, so a part of its password would be taken for "
+            "the server's name: write @ in a password as %40"
+        )
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")  # whatever SQLAlchemy's own default is
     file = url.database
@@ -210,12 +219,12 @@ def _tune_sqlite(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _bound_waiting(engine: Engine) -> None:
-    """Writers wait for each other as long as SQLite's do, and no longer."""
+def _bound_waiting(engine: Engine, seconds: float) -> None:
+    """Who meets a lock waits so long and no longer; writers as long as SQLite's do."""
 
     @event.listens_for(engine, "begin")
     def _(connection: Connection) -> None:
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{int(BUSY_SECONDS * 1000)}ms'")
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{int(seconds * 1000)}ms'")
 
 
 def _revision(connection: Connection) -> str | None:

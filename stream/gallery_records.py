@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Mapping
 from datetime import datetime
@@ -19,6 +20,8 @@ Floats = npt.NDArray[np.float32]
 
 # Joiners stand inside words of Persian, of Indic scripts and of emoji: the one kind of invisible
 # character that a name needs.
+LARGEST_QUALITY = 1e6
+"""Largest quality of a photo, either side of 0: sums of more would leave the floats."""
 JOINERS = "\u200c\u200d"
 
 
@@ -181,6 +184,15 @@ def check_text(what: str, text: str) -> str:
     return text
 
 
+def check_measures(norm: float, quality: float) -> None:
+    """Numbers with which templates can be fused. Raises GalleryError for others."""
+    if not (0.0 < norm < math.inf and abs(quality) <= LARGEST_QUALITY):
+        raise GalleryError(
+            f"norm must be above 0 and finite and quality within {LARGEST_QUALITY:g} of 0, got "
+            f"{norm:g} and {quality:g}"
+        )
+
+
 def check_key(key: str) -> str:
     """A label's key. Raises GalleryError for one that cannot be shown, or is too long."""
     try:
@@ -207,8 +219,13 @@ def fuse(raw: Floats, quality: npt.NDArray[np.float64], starts: npt.NDArray[np.i
 
     raw: (N, C) float32, not normalised; quality: (N,); starts: (G,) first row of each run,
     ascending from 0. Returns (G, C) float32 of unit length; should a run cancel out exactly, its
-    first row stands for it.
+    first row stands for it. Raises GalleryError for a quality that no sum survives.
     """
+    if not (np.abs(quality) <= LARGEST_QUALITY).all():
+        raise GalleryError(
+            f"the gallery holds a quality beyond {LARGEST_QUALITY:g}, or one that is no number: "
+            "`facestream gallery remove` whom another program wrote, and enrol again"
+        )
     units = raw.astype(np.float64)
     units /= np.linalg.norm(units, axis=1, keepdims=True)  # (N, C)
     weights = np.maximum(quality, 0.0)

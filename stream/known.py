@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .. import GalleryUnreadable
+from .. import GalleryError, RecordError
 from ..models.ida import DensityModel
 from ..models.search import SearchIndex
 from .gallery import Gallery
@@ -62,8 +62,8 @@ class KnownPeople:
     def __call__(self) -> GalleryIndex:
         """(gallery version, index, names); at most LOOK_SECONDS old.
 
-        While the gallery cannot be read (a server that restarts), the last one stays in use; the
-        log says so once, and again when it is back.
+        While the gallery cannot be read (a server that restarts) or holds what cannot be used, the
+        last one stays in use; the log says so once, and again when it is right.
         """
         with self._lock:
             if self._clock() >= self._look_at:
@@ -75,7 +75,7 @@ class KnownPeople:
             due = self._changes_at is not None and self._now() >= self._changes_at
             if due or self._gallery.version() != self._index[0]:
                 self._index = self._read()
-        except GalleryUnreadable as error:
+        except (GalleryError, RecordError) as error:
             if not self._unreadable:
                 log.warning("people of version %d stay in use: %s", self._index[0], error)
             self._unreadable = True
@@ -90,6 +90,12 @@ class KnownPeople:
         templates = self._gallery.templates(
             self._pack, self._embedder, model=self._anchors, now=self._now()
         )
+        if len(templates.vectors) and templates.vectors.shape[1] != self._dimension:
+            raise GalleryError(
+                f"embeddings of pack {self._pack} in the gallery have "
+                f"{templates.vectors.shape[1]} numbers, the pack makes {self._dimension}: enrol "
+                "again with this pack, or use the gallery that was made with it"
+            )
         for name in sorted(set(templates.expired) - set(self.expired)):
             log.warning("%s is outside the validity set for them, and is not recognised", name)
         self.missing, self.expired = templates.missing, templates.expired

@@ -447,3 +447,30 @@ def test_an_interrupted_start_leaves_no_half_made_gallery(
     assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
     connection.close()
     Gallery.open(path, create=True).close()
+
+
+@pytest.mark.parametrize(
+    ("norm", "quality"),
+    [(0.0, 0.5), (np.inf, 0.5), (np.nan, 0.5), (1.0, np.inf), (1.0, np.nan), (1.0, -2e6)],
+)
+def test_numbers_that_no_template_survives_are_refused(
+    gallery: Gallery, norm: float, quality: float
+) -> None:
+    with pytest.raises(GalleryError, match="norm must be above 0"):
+        gallery.add_sample(
+            "ANNA",
+            np.ones(4, np.float32),
+            norm=norm,
+            quality=quality,
+            pack="tiny",
+            embedder="a" * 64,
+            source="anna.jpg",
+            digest="1",
+        )
+    assert gallery.identities() == []
+
+
+def test_a_second_at_sign_never_tells_the_rest_of_a_password() -> None:
+    with pytest.raises(GalleryUnreadable, match="write @ in a password as %40") as refusal:
+        Gallery.open("postgresql://user:half@rest-of-it@127.0.0.1:1/people", create=False)
+    assert "rest-of-it" not in str(refusal.value)

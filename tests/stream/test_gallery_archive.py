@@ -273,6 +273,13 @@ def header(rows: int) -> bytes:
     return data.getvalue()
 
 
+def said_header(text: str) -> Callable[[Files], None]:
+    """A .npy whose header says this, whatever it is."""
+    said = text.encode().ljust(500) + b"\n"
+    data = b"\x93NUMPY\x01\x00" + len(said).to_bytes(2, "little") + said
+    return lambda files: files.update({"embeddings/0.npy": data})
+
+
 ANNA = ("people", 1)
 BAD: dict[str, tuple[Callable[[Files], None], str]] = {
     "a newer format": (
@@ -337,6 +344,16 @@ BAD: dict[str, tuple[Callable[[Files], None], str]] = {
     "a pickle": (array([{}], dtype=object), "embeddings/0.npy: "),
     "numbers of another kind": (array(np.ones((4, 2))), r"expected \(N, C\) float32"),
     "a zero": (array(np.zeros((4, 2), np.float32)), "must be finite and not zero"),
+    "a quality that no sum survives": (
+        in_json(PEOPLE, *ANNA, "samples", 0, "embeddings", 0, "quality", value=1.7e308),
+        "'Anna': .*quality within",
+    ),
+    "a header with odd keys": (said_header("{[]: 1}"), "embeddings/0.npy: "),
+    "a header that does not end": (said_header("(((("), "embeddings/0.npy: "),
+    "a header of too many rows": (
+        said_header("{'descr': '<f4', 'fortran_order': False, 'shape': (" + "9" * 400 + ", 2)}"),
+        "embeddings/0.npy: ",
+    ),
     "no number": (array(np.full((4, 2), np.nan, np.float32)), "must be finite and not zero"),
     "a header of more than memory": (
         lambda f: f.update({"embeddings/0.npy": header(1 << 45)}),

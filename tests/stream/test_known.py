@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,6 +153,36 @@ def test_a_server_that_is_away_for_a_while_does_not_end_recognition(
     assert "people of version 1 stay in use" in first.getMessage()
     assert postgres.password not in first.getMessage()
     assert second.getMessage() == "the gallery can be read again: version 2"
+
+
+@pytest.mark.parametrize(
+    ("vector", "quality", "told"),
+    [
+        (np.eye(C, dtype=np.float32)[1], np.inf, "a quality beyond 1e+06"),
+        (np.ones(2 * C, np.float32), 0.5, "have 8 numbers, the pack makes 4"),
+    ],
+)
+def test_what_cannot_be_used_leaves_the_people_known_last(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, vector: np.ndarray, quality: float, told: str
+) -> None:
+    clock = Clock()
+    with Gallery.open(tmp_path / "gallery.db", create=True) as gallery:
+        known = know(gallery, clock)
+        assert known()[2] == ()
+        enrol(gallery, "ANNA", 0)
+        # As another program could leave it: this one refuses such numbers.
+        with sqlite3.connect(tmp_path / "gallery.db") as damage:
+            damage.execute(
+                "UPDATE embedding SET vector = ?, quality = ?", (vector.tobytes(), quality)
+            )
+        damage.close()
+        clock.now += LOOK_SECONDS
+        assert known()[2] == ()
+        assert told in caplog.text and "stay in use" in caplog.text
+        gallery.remove("ANNA")
+        enrol(gallery, "BERT", 1)
+        clock.now += RETRY_SECONDS
+        assert known()[2] == ("BERT",)
 
 
 def test_an_unchanged_gallery_keeps_its_index(gallery: Gallery) -> None:
