@@ -388,3 +388,14 @@ def test_who_expires_while_in_view_is_named_no_more_and_it_is_told(
     (changed,) = (e for e in told.events() if isinstance(e, System))
     assert changed.state == "gallery.changed"
     assert changed.detail == "version 1: 0 people can be recognised"
+
+
+def test_people_who_come_and_go_are_told_each_time(journal: Journal, card: Card) -> None:
+    told = Told(journal, card)
+    told.begin("a")
+    everybody = told.people
+    for people in ((), everybody, ()):
+        told.people = people
+        told.show(1, times=2)
+    details = [e.detail for e in told.events() if isinstance(e, System)]
+    assert [detail.split(": ")[1][0] for detail in details] == ["0", "1", "0"]
