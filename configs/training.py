@@ -7,9 +7,11 @@ The YAML files are in configs/trainings/. What a file leaves out keeps the defau
 from __future__ import annotations
 
 import importlib.resources
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
+
+import yaml
 
 from .. import ConfigError
 from .load import read_dataclass
@@ -74,7 +76,9 @@ def preset_names(recipe: str) -> list[str]:
 
 
 def read_training(kind: type[Built], recipe: str, name: str) -> tuple[Built, str]:
-    """The settings of a recipe and their text: a preset by name, or a YAML file by its path.
+    """The settings of a recipe (a preset by name, or a YAML file by its path), and as text.
+
+    The text has every value, defaults included, so that two runs with the same are the same run.
 
     Raises ConfigError for an unknown name, an unknown key, and a value out of its range.
     """
@@ -92,9 +96,10 @@ def read_training(kind: type[Built], recipe: str, name: str) -> tuple[Built, str
             "give a .yaml file"
         )
     try:
-        return read_dataclass(kind, text), text
+        settings = read_dataclass(kind, text)
     except ConfigError as error:
         raise ConfigError(f"training {name}: {error}") from error
+    return settings, yaml.safe_dump(asdict(settings), sort_keys=False)  # type: ignore[call-overload]
 
 
 @dataclass(frozen=True)

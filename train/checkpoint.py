@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import errno
 import os
-import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
-from .. import ConfigError, CorruptModelFile, TrainingError
+from .. import ConfigError, CorruptModelFile, MissingModelFile, TrainingError
 from ..models.store import written_whole
 
 FORMAT = 1
@@ -46,14 +49,23 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write it whole or not at all; raises TrainingError where the disk is full."""
     held = {"format": FORMAT, **checkpoint._asdict(), "origin": checkpoint.origin._asdict()}
+    with explained(path):
+        try:
+            with written_whole(path) as partial, partial.open("wb") as file:
+                torch.save(held, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except RuntimeError as error:  # torch's zip writer meets a full disk so
+            raise OSError(errno.ENOSPC, str(error)) from error
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn a full disk under `path` into TrainingError."""
     try:
-        with written_whole(path) as partial, partial.open("wb") as file:
-            torch.save(held, file)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:
-        # torch reports a full disk as a RuntimeError of its zip writer.
-        if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise TrainingError(
             f"{path} cannot be written ({error}): free space there; what was written before is "
@@ -62,28 +74,45 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint, running nothing that it may hold; raises CorruptModelFile for other files.
+    """Read a checkpoint, running nothing that it may hold.
+
+    Raises CorruptModelFile for other files, MissingModelFile where there is none.
 
     Tensors come to the CPU.
     """
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-        if held["format"] != FORMAT:
-            raise CorruptModelFile(
-                f"{path} is a checkpoint of format {held['format']}, expected {FORMAT}: use the "
-                "facestream that wrote it, or begin in another folder"
-            )
-        del held["format"]
+        version = held.pop("format")
         best = held.pop("best")
-        return Checkpoint(
+        read = Checkpoint(
             origin=Origin(**held.pop("origin")),
             best=None if best is None else (float(best[0]), int(best[1])),
             **held,
         )
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+    except FileNotFoundError:
+        raise MissingModelFile(f"{path} is gone: put it back, or begin in another folder") from None
+    except Exception as error:
+        # Damage makes torch's reader fail in ways that no list exhausts.
         raise CorruptModelFile(
             f"{path} is no checkpoint of this program ({type(error).__name__}): begin in another "
             "folder, or put the file back"
+        ) from error
+    if version != FORMAT:
+        raise CorruptModelFile(
+            f"{path} is a checkpoint of format {version}, expected {FORMAT}: use the facestream "
+            "that wrote it, or begin in another folder"
+        )
+    return read
+
+
+def load_weights(network: nn.Module, checkpoint: Checkpoint, path: Path) -> None:
+    """Put a checkpoint's weights into a network; raises ConfigError where they do not fit."""
+    try:
+        network.load_state_dict(checkpoint.network)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"the weights of {path} are of another network ({str(error).splitlines()[0]}): begin "
+            "in another folder, or use the facestream that wrote it"
         ) from error
 
 
@@ -95,7 +124,10 @@ def check_origin(path: Path, found: Origin, wanted: Origin) -> None:
     for name in ("recipe", "data", "config"):
         old, new = getattr(found, name), getattr(wanted, name)
         if old != new:
-            told = "" if name == "config" else f": it has {old!r}, this run {new!r}"
+            if name == "config":
+                lines = zip_longest(old.splitlines(), new.splitlines(), fillvalue="nothing")
+                old, new = next((a.strip(), b.strip()) for a, b in lines if a != b)
+            told = f": it has {old!r}, this run {new!r}"
             raise ConfigError(
                 f"{path} is of a run with another {name}{told}; choose another --out, or go on "
                 "with what that run was begun with"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import msgspec
+
+from .. import CorruptModelFile
+from ..models.store import written_whole
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -22,12 +26,24 @@ class Point(msgspec.Struct, omit_defaults=True):
 
 
 def read_curve(path: Path) -> list[Point]:
-    """The points of a curve.jsonl, in order; a last line that was cut short is left out."""
+    """The points of a curve.jsonl, in order; a last line that was cut short is left out.
+
+    Raises CorruptModelFile, with the line's number, for a file that is none.
+    """
     if not path.is_file():
         return []
     lines = path.read_bytes().splitlines(keepends=True)
     whole = [line for line in lines if line.endswith(b"\n")]
-    return [msgspec.json.decode(line, type=Point) for line in whole]
+    points = []
+    for number, line in enumerate(whole, 1):
+        try:
+            points.append(msgspec.json.decode(line, type=Point))
+        except msgspec.DecodeError as error:
+            raise CorruptModelFile(
+                f"{path}, line {number}: {error}; begin in another folder, or take the file away: "
+                "the run goes on without the curve so far"
+            ) from error
+    return points
 
 
 class CurveWriter:
@@ -43,14 +59,16 @@ class CurveWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "curve.jsonl"
         kept = [point for point in read_curve(self._path) if point.step <= step]
-        self._path.write_bytes(b"".join(map(_line, kept)))
+        with written_whole(self._path) as partial:
+            partial.write_bytes(b"".join(map(_line, kept)))
         self._file = self._path.open("ab")
         self._board: SummaryWriter = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def add(self, step: int, values: Mapping[str, float], *, validated: bool = False) -> None:
-        """One point after `step` steps."""
-        self._file.write(_line(Point(step, dict(values), validated)))
-        for name, value in values.items():
+        """One point after `step` steps. Values that are not finite are left out: JSON has none."""
+        kept = {name: value for name, value in values.items() if math.isfinite(value)}
+        self._file.write(_line(Point(step, kept, validated)))
+        for name, value in kept.items():
             place = f"validation/{name}" if validated else f"training/{name}"
             self._board.add_scalar(place, value, step)
 

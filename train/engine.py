@@ -22,7 +22,15 @@ from torch import Tensor, nn
 
 from .. import TrainingError
 from ..configs.training import RunSettings
-from .checkpoint import Checkpoint, Origin, check_origin, load_checkpoint, save_checkpoint
+from .checkpoint import (
+    Checkpoint,
+    Origin,
+    check_origin,
+    explained,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 from .curve import CurveWriter
 from .schedule import make_optimiser, rate_at, set_rate
 from .summary import write_summary
@@ -104,7 +112,7 @@ def train(
     """
     run = _Run(recipe, settings, out, origin)
     on_step(run.step)
-    with CurveWriter(out, run.step) if run.leads else _NoCurve() as curve:
+    with explained(out), CurveWriter(out, run.step) if run.leads else _NoCurve() as curve:
         while run.step < settings.steps:
             curve.add(run.step + 1, run.advance())
             on_step(run.step)
@@ -114,13 +122,15 @@ def train(
                     curve.flush()
                     run.save()
                 run.accelerator.wait_for_everyone()
-    return run.finish()
+    with explained(out):
+        return run.finish()
 
 
 @contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
     """Draw torch's random numbers from a seed made of these; the generators stay as they were."""
-    with torch.random.fork_rng():
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
         torch.manual_seed(_mix(*numbers))
         yield
 
@@ -145,11 +155,13 @@ class _Run:
     """The state of a run: how many steps are done, weights, optimiser, and the best so far."""
 
     def __init__(self, recipe: Recipe, settings: RunSettings, out: Path, origin: Origin) -> None:
-        self.accelerator = Accelerator()
+        # Not from the environment: precision is a setting, and one batch is one step.
+        self.accelerator = Accelerator(mixed_precision="no", gradient_accumulation_steps=1)
         self._recipe, self._settings, self._out, self._origin = recipe, settings, out, origin
         self.step = 0
         self._best: tuple[float, int] | None = None
         torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
         optimiser = make_optimiser(settings, recipe.groups())
         if (out / LAST).is_file():
             self._resume(optimiser)
@@ -206,7 +218,8 @@ class _Run:
     def finish(self) -> Outcome:
         """Load the best weights, export them and write the summary."""
         best = load_checkpoint(self._out / BEST)
-        self._recipe.network.load_state_dict(best.network)
+        check_origin(self._out / BEST, best.origin, self._origin)
+        load_weights(self._recipe.network, best, self._out / BEST)
         self._recipe.network.eval()
         assert best.best is not None  # judge stores it with these weights
         files: list[Path] = []
@@ -220,7 +233,7 @@ class _Run:
     def _resume(self, optimiser: torch.optim.Optimizer) -> None:
         last = load_checkpoint(self._out / LAST)
         check_origin(self._out / LAST, last.origin, self._origin)
-        self._recipe.network.load_state_dict(last.network)
+        load_weights(self._recipe.network, last, self._out / LAST)
         optimiser.load_state_dict(last.optimiser)
         self.step, self._best = last.step, last.best
 

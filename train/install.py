@@ -41,7 +41,7 @@ def install_head(card: Card, kind: Kind, exported: Path, origin: Provenance) -> 
     """Copy an exported network beside a card and name it there, under its own file name.
 
     kind: density (IDA-L, in the card's `ida`), or the aggregator that it is the head of (in
-    `fusion`). The aggregator in use stays; thresholds were fitted with it.
+    `fusion`). Which aggregator is used stays as the card says.
     Raises ModelError for a density where there are no anchors, CorruptModelFile for a file that is
     not of the kind.
     """

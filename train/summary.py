@@ -95,13 +95,18 @@ def _smooth(values: Sequence[float]) -> list[float]:
     ]
 
 
+def _shown(value: float | None) -> str:
+    """A measure; a dash where a validation had none."""
+    return "–" if value is None else f"{value:.4g}"
+
+
 def _table(points: Sequence[Point]) -> str:
     validated = [point for point in points if point.validated]
-    names = list(validated[0].values)
+    names = list(dict.fromkeys(name for point in validated for name in point.values))
     head = "".join(f"<th>{html.escape(name)}</th>" for name in ["step", *names])
     body = "".join(
         f"<tr><td class=n>{point.step:,}</td>"
-        + "".join(f"<td class=n>{point.values[name]:.4g}</td>" for name in names)
+        + "".join(f"<td class=n>{_shown(point.values.get(name))}</td>" for name in names)
         + "</tr>"
         for point in validated
     )

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from facestream import ConfigError, CorruptModelFile, TrainingError
+from facestream import ConfigError, CorruptModelFile, MissingModelFile, TrainingError
 from facestream.configs.training import RunSettings
 from facestream.train.checkpoint import Origin, load_checkpoint
 from facestream.train.curve import Point, read_curve
@@ -193,7 +193,10 @@ def test_a_run_of_another_kind_is_not_gone_on_with(tmp_path: Path, field: str, v
     train(LineRecipe(), SETTINGS, tmp_path, ORIGIN._replace(revision="mended"))
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not a checkpoint", b"PK\x03\x04 cut short", b"\x80\x02]q\x00h\x05.", b"cx\xff\n"],
+)
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / LAST).write_bytes(content)
     with pytest.raises(CorruptModelFile, match=r"last\.pt is no checkpoint"):
@@ -245,6 +248,50 @@ def test_a_full_disk_leaves_the_checkpoint_before(
         train(LineRecipe(), SETTINGS, tmp_path, ORIGIN)
     assert load_checkpoint(tmp_path / LAST).step == 4
     assert not list(tmp_path.glob("*.part")) and not list(tmp_path.glob(".*"))
+
+
+def test_what_is_not_finite_is_left_out_of_the_curve(tmp_path: Path) -> None:
+    class Odd(LineRecipe):
+        def validate(self) -> Mapping[str, float]:
+            return {**super().validate(), "correlation": math.nan}
+
+    train(Odd(), SETTINGS, tmp_path, ORIGIN)
+    assert all("correlation" not in point.values for point in curve(tmp_path))
+
+
+def test_a_measure_that_came_later_has_dashes_before_it(tmp_path: Path) -> None:
+    class More(LineRecipe):
+        def validate(self) -> Mapping[str, float]:
+            return {**super().validate(), "accuracy_lfw": 0.5}
+
+    with pytest.raises(Stopped):
+        train(More(), SETTINGS, tmp_path, ORIGIN, on_step=stop_at(7))
+    train(LineRecipe(), SETTINGS, tmp_path, ORIGIN)
+    page = (tmp_path / "summary.html").read_text()
+    assert "accuracy_lfw" in page and "–" in page
+
+
+def test_a_damaged_curve_is_named_with_its_line(tmp_path: Path) -> None:
+    train(LineRecipe(), SETTINGS, tmp_path, ORIGIN)
+    lines = (tmp_path / "curve.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "curve.jsonl").write_bytes(b"".join([lines[0], b"{\n", *lines[1:]]))
+    with pytest.raises(CorruptModelFile, match=r"curve\.jsonl, line 2: "):
+        train(LineRecipe(), SETTINGS, tmp_path, ORIGIN)
+
+
+def test_the_best_weights_that_are_gone_are_named(tmp_path: Path) -> None:
+    train(LineRecipe(), SETTINGS, tmp_path, ORIGIN)
+    (tmp_path / BEST).unlink()
+    with pytest.raises(MissingModelFile, match=r"best\.pt is gone"):
+        train(LineRecipe(), SETTINGS, tmp_path, ORIGIN)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    train(LineRecipe(), SETTINGS, tmp_path, ORIGIN)
+    wider = LineRecipe()
+    wider.network.layer = nn.Linear(4, 1)
+    with pytest.raises(ConfigError, match=r"last\.pt are of another network"):
+        train(wider, SETTINGS, tmp_path, ORIGIN)
 
 
 TWO = """
