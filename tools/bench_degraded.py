@@ -1,7 +1,8 @@
 """Held-out faces as taken and degraded, embedded once, for `facestream bench ida` and `quality`.
 
 - london: the split's role subject, two photos of each person; everybody else's role trains.
-- wild: people of CelebA's in-the-wild part, for research only; nothing that ships saw them.
+- wild: people of CelebA's in-the-wild part, for research only; nothing trained or fitted here saw
+  them; what the published embedders saw is not documented.
 - others: one small picture each of MOST_OTHERS CelebA people who are not in wild; for research
   only, too.
 """

@@ -2,8 +2,8 @@
 
 Held-out people only. London: the split's role subject, each enrolled with the neutral photo as
 taken; sets are made of runs of degraded views of the smiling one (train/track_views). Wild: people
-of CelebA's in-the-wild part, which nothing that ships has seen, enrolled with two of their pictures
-as taken; the stretches of a set are degraded views of their other pictures.
+of CelebA's in-the-wild part, which nothing trained or fitted here saw, enrolled with two of their
+pictures as taken; the stretches of a set are degraded views of their other pictures.
 
 A set is a track: a few stretches of frames that resemble each other, the longest one the worst in
 most sets. The oracle weighs by the square of the true cosine to the enrolled template, above the
@@ -51,7 +51,7 @@ class Tracks(NamedTuple):
     """P people who are held out.
 
     members: all V views. owners (V,), 0 .. P - 1. stretches (V,): the run, or the picture, that a
-    view belongs to. gallery (P, C) unit. distinct: most views that a person has.
+    view belongs to. gallery (P, C) unit.
     """
 
     words: str
@@ -60,18 +60,18 @@ class Tracks(NamedTuple):
     stretches: Labels
     gallery: Doubles
 
-    @property
-    def distinct(self) -> int:
-        """Views of the person who has most."""
-        return int(np.bincount(self.owners).max())
-
 
 class Hits(NamedTuple):
-    """S searches of one cell. owners (S,); own score (S,) and the best of the others (S,)."""
+    """S searches of one cell.
+
+    owners (S,); own score (S,) and the best of the others (S,); distinct (S,): how many different
+    views are in the set, fewer than its size where it repeats some.
+    """
 
     owners: Labels
     own: Doubles
     other: Doubles
+    distinct: Labels
 
     def rates(self, weights: Doubles) -> Doubles:
         """Rank 1 and TPIR at FPIR 1 % (R, 2) when searches have these weights (R, S).
@@ -180,6 +180,7 @@ def measure(tracks: Tracks, fusers: Mapping[str, Fuse]) -> Cells:
     for size in SIZES:
         sets = draw_sets(tracks, size)
         owners = np.array([tracks.owners[rows[0]] for rows in sets])
+        distinct = np.array([len(np.unique(rows)) for rows in sets])
         for name, fuse in fusers.items():
             templates = np.stack(
                 [fuse(Members(*(c[rows] for c in tracks.members)), truth[rows]) for rows in sets]
@@ -187,7 +188,7 @@ def measure(tracks: Tracks, fusers: Mapping[str, Fuse]) -> Cells:
             scores = templates.astype(np.float64) @ tracks.gallery.T
             own = scores[np.arange(len(sets)), owners]
             scores[np.arange(len(sets)), owners] = -np.inf
-            cells[name, size] = Hits(owners, own, scores.max(axis=1))
+            cells[name, size] = Hits(owners, own, scores.max(axis=1), distinct)
     return cells
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+import numpy as np
+
 from .. import __version__
 from .bench_fusion import COMPARED, LEVELS, SETS, SIZES, Cells, Rate, compare, resample
 from .revision import revision
@@ -27,16 +29,20 @@ threshold drawn anew.
 - *London*: the {london} people of the split's role subject (Face Research Lab London Set, DeBruine
   and Jones 2017, CC BY 4.0), enrolled with the neutral photo as taken; sets are degraded views of
   the smiling one, damage {levels} on a scale from 0 to 1. Frames that no detector finds are in no
-  set.
-- *wild*: people of CelebA (research only; nothing that ships saw them), enrolled with two pictures,
-  sets of degraded views of up to eight others: really different pictures of a person.
+  set. So a set of any size shows one distinct photograph, in degraded copies.
+- *wild*: people of CelebA (research only; nothing trained or fitted here saw them; what the
+  published embedders saw is not documented), enrolled with two pictures, sets of degraded views of
+  others. There are at most eight distinct photographs of a person; views are degraded copies of
+  them.
 
 *mean*, *quality*, *learned* and *caface* are the aggregators that run live, with the heads that
 ship; *norm* weighs by the embedding's length, *oracle* by the square of the true cosine with the
 enrolled template above the mean cosine of different people, which no system knows. PFE and CFAN
-read feature maps, which these packs' networks do not give; NAN has no head here. Sets larger than a
-person's views repeat them: those columns are marked *augmented*. The heads were trained on other
-people (`facestream train caface`), and their validation faces are not among these.
+read feature maps, which these packs' networks do not give; NAN has no head here. A stretch that is
+longer than its run walks back and forth over it, so a set may hold a view twice. Columns in which
+any set does are marked *augmented*; how many do, and how many different views a set has, is told
+first. Comparisons over several sizes count such sets too. The heads were trained on other people
+(`facestream train caface`), and their validation faces are not among these.
 """
 
 
@@ -65,7 +71,7 @@ def write_page(measured: Mapping[str, Mapping[str, Cells]], command: str) -> str
     for pack, tracks in measured.items():
         parts.append(f"## {pack}\n")
         for words, cells in tracks.items():
-            parts += [f"### {words}\n", _table(cells, words, 1), _table(cells, words, 0)]
+            parts += [f"### {words}\n", _repeats(cells), _table(cells, 1), _table(cells, 0)]
             parts.append(_differences(cells))
     return "\n".join(parts)
 
@@ -74,12 +80,28 @@ def _names(cells: Cells) -> list[str]:
     return list(dict.fromkeys(name for name, _ in cells))
 
 
-def _table(cells: Cells, words: str, which: int) -> str:
+def _heads(title: str, cells: Cells) -> list[str]:
+    """The first two lines of a table by size; the sets are the same for every aggregator."""
+    first = _names(cells)[0]
+    heads = [
+        f"N={n}" + (" (augmented)" if (cells[first, n].distinct < n).any() else "") for n in SIZES
+    ]
+    return [f"| {title} | {' | '.join(heads)} |", "|---" * (len(SIZES) + 1) + "|"]
+
+
+def _repeats(cells: Cells) -> str:
+    """How many sets repeat a view, and how many different views a set has."""
+    lines, distinct = _heads("sets", cells), [cells[_names(cells)[0], n].distinct for n in SIZES]
+    shares = [f"{100 * np.mean(d < n):.0f}" for d, n in zip(distinct, SIZES, strict=True)]
+    means = [f"{np.mean(d):.1f}" for d in distinct]
+    lines.append(f"| that repeat a view, % | {' | '.join(shares)} |")
+    lines.append(f"| distinct views, mean | {' | '.join(means)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _table(cells: Cells, which: int) -> str:
     """Rank 1 (0) or TPIR (1), per cent."""
-    distinct = 16 if words == "wild" else 32
-    title = ("rank 1, %", "TPIR at FPIR 1 %, with 95 % intervals")[which]
-    heads = [f"N={n}" + (" (augmented)" if n > distinct else "") for n in SIZES]
-    lines = [f"| {title} | {' | '.join(heads)} |", "|---" * (len(SIZES) + 1) + "|"]
+    lines = _heads(("rank 1, %", "TPIR at FPIR 1 %, with 95 % intervals")[which], cells)
     for name in _names(cells):
         rates = [resample(cells[name, size])[which] for size in SIZES]
         shown = [f"{100 * r.value:.1f}" if which == 0 else _interval(r) for r in rates]

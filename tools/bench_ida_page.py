@@ -68,7 +68,8 @@ find, or that the pack abstains from, are left out: no score could help them.
   views.
 - **wild**, research only: CelebA's in-the-wild part, ten pictures of each person: two are enrolled
   as one template, eight are searched, as they are and in {WILD.runs * WILD.frames} degraded views.
-  Its terms allow no other use, and no picture is shown. Some people are in CelebA under two
+  Its terms allow no other use, and no picture is shown. Nothing trained or fitted here saw these
+  people; what the published embedders saw is not documented. Some people are in CelebA under two
   numbers: such a stranger scores like a mate, so TPIR@FPIR 1 % has wide intervals there.
 - *others*, research only: half of {MOST_OTHERS:,} further people of CelebA, enrolled with one
   small picture each and never searched; the other half are the *real anchors*.

@@ -59,7 +59,8 @@ the interval leaves out 0, and negative is better.
   one is seen as taken and in {LONDON.runs * LONDON.frames} degraded views.
 - **wild**, research only: CelebA's in-the-wild part; one picture of each person is the reference,
   {PROBED} others are seen as they are and in {WILD.runs * WILD.frames} degraded views. No picture
-  is shown.
+  is shown. Nothing trained or fitted here saw these people; what the published embedders saw is
+  not documented.
 
 Each view is compared with the reference of its person and with {IMPOSTORS} of others. Heads read
 what the embedder gives (models/quality_head) and were trained on the split's role training by

@@ -49,7 +49,7 @@ def cells(tracks: Tracks) -> Cells:
 
 def test_rates_by_hand() -> None:
     own, other = np.array([0.9, 0.5, 0.2, 0.8]), np.array([0.1, 0.6, 0.1, 0.4])
-    hits = Hits(np.array([0, 0, 1, 1]), own, other)
+    hits = Hits(np.array([0, 0, 1, 1]), own, other, np.ones(4, np.int64))
     # FPIR 1 % of four searches lets none pass: the bar is 0.6.
     np.testing.assert_allclose(hits.value, [0.75, 0.5])
     # Of 400 searches, of which 3 are the second, it may pass, and the bar is the fourth's 0.4.
@@ -87,6 +87,25 @@ def test_intervals_hold_the_value_and_differences_are_paired(cells: Cells) -> No
     assert same == (0.0, 0.0, 0.0)
     there, back = compare(cells, "quality", "mean"), compare(cells, "mean", "quality")
     assert there.value == pytest.approx(-back.value) and there.low == pytest.approx(-back.high)
+
+
+def test_columns_are_augmented_where_sets_repeat_views(
+    tracks: Tracks, cells: Cells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facestream.tools.bench_fusion_page.SIZES", (1, 16))
+    views = RUNS * FRAMES
+    assert (cells["mean", 64].distinct <= views).all() and (cells["mean", 1].distinct == 1).all()
+    repeated = [len(set(rows.tolist())) for rows in draw_sets(tracks, 16)]
+    np.testing.assert_array_equal(cells["caface", 16].distinct, repeated)
+    quarter = np.where(np.arange(SETS["london"] * PEOPLE) % 4 == 0, 12, 16)
+    made = {
+        key: hits._replace(distinct=quarter) if key[1] == 16 else hits
+        for key, hits in cells.items()
+    }
+    page = write_page({"omz": {"london, made": made}}, "bench")
+    assert "| sets | N=1 | N=16 (augmented) |" in page and "N=1 (augmented)" not in page
+    assert "| that repeat a view, % | 0 | 25 |" in page
+    assert "| distinct views, mean | 1.0 | 15.0 |" in page
 
 
 def test_the_page_tells_everything(cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
