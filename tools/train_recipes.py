@@ -97,6 +97,11 @@ def embedder(
     """
     from ..models.pack import open_pack
 
+    if faces is None and validation is not None:
+        raise ConfigError(
+            f"--validation {validation} needs --faces: without, people of the split's role "
+            "validation validate. Name the faces to train on, or leave --validation out"
+        )
     module = _recipe("embedder")
     settings, text = read_training(EmbedderTraining, "embedder", config)
     teacher = open_pack(settings.teacher) if settings.teacher else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from threading import Thread
 from typing import Generic, NamedTuple, TypeVar
 
@@ -85,7 +86,8 @@ class FaceReader:
                 f"{batch} faces of {data.people} people: batch must be a multiple of people"
             )
         self.faces, self._data, self._batch, self._seed = faces, data, batch, seed
-        self._chain = CHAINS[data.chain]
+        # Mirror images are data.flip's alone, degraded or not.
+        self._chain = replace(CHAINS[data.chain], flip=0.0)
 
     def read(self, step: int, rank: int, ranks: int) -> FaceBatch:
         """One process's share of a step. Raises what the samplers and `LabelledFaces.read` do."""

@@ -60,6 +60,8 @@ class LabelledFaces:
     """(classes,) names of the identities."""
     left_out: Sequence[str] = field(default=())
     """Pictures in which no face was found."""
+    named: bool = True
+    """Whether names say who people are, in other sets too; numbers in records do not."""
 
     @property
     def count(self) -> int:
@@ -79,7 +81,7 @@ class LabelledFaces:
     @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits; see `fingerprint_faces`."""
-        return fingerprint_faces(self.title, self.pictures, self.labels)
+        return fingerprint_faces(self.title, self.pictures, self.labels, self.names)
 
     def read(self, row: int) -> Image:
         """One face, (112, 112, 3) uint8 BGR. Raises SourceMissing or SourceCorrupt naming it."""
@@ -93,6 +95,7 @@ class LabelledFaces:
             ChosenPictures(self.pictures, np.concatenate(rows)),
             np.repeat(np.arange(len(rows)), [len(of) for of in rows]),
             [self.names[identity] for identity in chosen],
+            named=self.named,
         )
 
 
@@ -135,13 +138,15 @@ def faces_in_records(path: Path, *, least: int = 1) -> LabelledFaces:
         )
     numbers, classes = np.unique(labels.astype(np.int64), return_inverse=True)
     names = [str(number) for number in numbers.tolist()]
-    return _checked(path, RecordPictures(file, keys), classes.astype(np.int64), names, least)
+    pictures = RecordPictures(file, keys)
+    faces = LabelledFaces(path.name, pictures, classes.astype(np.int64), names, named=False)
+    return _require(faces, path, least)
 
 
 def faces_in_folders(folder: Path, *, least: int = 1) -> LabelledFaces:
     """Folders named as identities, each with at least one picture. Raises as `open_faces`.
 
-    Hidden files and folders are left out.
+    Hidden files and folders are left out, and folders that are called as pictures are.
     """
     people = sorted(
         place for place in folder.iterdir() if place.is_dir() and not place.name.startswith(".")
@@ -150,7 +155,7 @@ def faces_in_folders(folder: Path, *, least: int = 1) -> LabelledFaces:
         raise SourceMissing(f"{folder} holds no folders: expected one per identity")
     files, labels = [], []
     for label, person in enumerate(people):
-        found = sorted(f for f in person.iterdir() if f.suffix.lower() in SUFFIXES)
+        found = sorted(f for f in person.iterdir() if _is_picture(f))
         if not found:
             raise SourceMissing(
                 f"{person} is an identity without a picture ({', '.join(sorted(SUFFIXES))}): fill "
@@ -160,6 +165,12 @@ def faces_in_folders(folder: Path, *, least: int = 1) -> LabelledFaces:
         labels += [label] * len(found)
     names = [person.name for person in people]
     return _checked(folder, FilePictures(files), np.array(labels), names, least)
+
+
+def _is_picture(path: Path) -> bool:
+    """A file by its suffix; hidden ones (._a.jpg of other systems' archives) hold no picture."""
+    wanted = path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return wanted and path.is_file()
 
 
 def faces_in_list(path: Path, *, least: int = 1) -> LabelledFaces:

@@ -182,12 +182,30 @@ class ChosenPictures:
         return self.pictures.read(int(self.rows[row]))
 
 
-def fingerprint_faces(title: str, pictures: Pictures, labels: Integers) -> str:
-    """16 hexadecimal digits of a labelled list (N,): title, labels and the content of pictures.
+def fingerprint_faces(
+    title: str, pictures: Pictures, labels: Integers, names: Sequence[str]
+) -> str:
+    """16 hexadecimal digits of a labelled list (N,) of identities with these names (classes,).
 
-    Of more than 256 pictures, 256 evenly spread ones are read: sets of millions are told apart
-    without reading them. Paths do not count, so a set can be moved. Raises as `Pictures.content`.
+    Title, labels, names, landmarks and the content of pictures count. Of more than 256 pictures,
+    256 evenly spread ones are read: sets of millions are told apart without reading them. Paths do
+    not count, so a set can be moved. Raises as `Pictures.content`.
     """
     some = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), PROBED)).astype(np.int64))
-    head = [("title", title.encode()), ("labels", np.ascontiguousarray(labels, "<i8").tobytes())]
+    points = _landmarks(pictures, np.arange(len(labels)))
+    head = [
+        ("title", title.encode()),
+        ("labels", np.ascontiguousarray(labels, "<i8").tobytes()),
+        ("names", "\0".join(names).encode(errors="surrogateescape")),
+        ("landmarks", b"" if points is None else np.ascontiguousarray(points, "<f4").tobytes()),
+    ]
     return fingerprint_parts([*head, *((f"{row}", pictures.content(row)) for row in some.tolist())])
+
+
+def _landmarks(pictures: Pictures, rows: Integers) -> Floats | None:
+    """(N, 5, 2) px that the faces of rows (N,) are aligned by; None where they are aligned."""
+    if isinstance(pictures, ChosenPictures):
+        return _landmarks(pictures.pictures, pictures.rows[rows])
+    if isinstance(pictures, FilePictures) and pictures.landmarks is not None:
+        return pictures.landmarks[rows]
+    return None

@@ -11,6 +11,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from .. import ConfigError
 from ..configs.face_training import FaceData
 from ..configs.training import RunSettings
 from ..models.align import ARCFACE_112
@@ -40,11 +41,30 @@ def split_faces(
 ) -> FaceSplit:
     """The given validation faces, or a share of the identities held out (`hold_out`, ConfigError).
 
-    The share is the same whatever the seed of the run, so that seeds can be compared.
+    The share is the same whatever the seed of the run, so that seeds can be compared. Raises
+    ConfigError for validation faces of people who train: the same set, or a name that is in both.
     """
     if validation is not None:
+        _require_others(faces, validation)
         return FaceSplit(faces, validation, pairs)
     return FaceSplit(*hold_out(faces, data.held_out), pairs)
+
+
+def _require_others(training: LabelledFaces, validation: LabelledFaces) -> None:
+    if training.fingerprint == validation.fingerprint:
+        raise ConfigError(
+            f"{validation.title}: expected validation faces of other people, got the faces that "
+            "train: name another set, or none and a share of the identities is held out"
+        )
+    if not (training.named and validation.named):
+        return
+    shared = sorted(set(training.names) & set(validation.names))
+    if shared:
+        raise ConfigError(
+            f"{validation.title}: expected validation faces of other people than "
+            f"{training.title}, got {shared[0]!r} in both ({len(shared)} of {validation.classes} "
+            "identities): take them out of one, or rename them where they are different people"
+        )
 
 
 class FaceTask(nn.Module):

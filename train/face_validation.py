@@ -51,7 +51,7 @@ class FaceValidation:
         fmr: float = 1e-2,
         seed: int = 0,
     ) -> None:
-        """most: of the faces of the list, shared evenly by the identities; fmr of the tars.
+        """most: of the faces of the list, as `choose_rows` shares them; fmr of the tars.
 
         Raises ConfigError for fewer than two identities, and what `LabelledFaces.read` raises.
         """
@@ -148,14 +148,25 @@ def order_of(norms: Doubles) -> float:
 
 
 def choose_rows(faces: LabelledFaces, most: int) -> Integers:
-    """Rows of at most `most` faces: the first of every identity, then the second, and so on.
+    """Rows of at most `most` faces: the first of every chosen identity, then the second, and so on.
 
-    Where there are more identities than that, of those evenly spread over the list.
+    Half of `most` identities are chosen, so that each can show two pictures: those who have two
+    come first, and of too many the evenly spread over the list. Where their pictures do not fill
+    `most`, more identities of a single picture do. Rows are in the order of identities.
     """
-    some = np.unique(np.linspace(0, faces.classes - 1, min(most, faces.classes)).astype(np.int64))
-    people = [faces.identities.rows(identity) for identity in some.tolist()]
-    each = max(1, most // len(people))
-    return np.concatenate([rows[:each] for rows in people])
+    counts = faces.identities.counts
+    some = _spread(np.flatnonzero(counts > 1), most // 2)
+    singles = max(most // 2 - len(some), most - int(counts[some].sum()))
+    people = np.sort(np.concatenate([some, _spread(np.flatnonzero(counts == 1), singles)]))
+    rows = np.concatenate([faces.identities.rows(identity) for identity in people.tolist()])
+    rounds = np.concatenate([np.arange(count) for count in counts[people].tolist()])
+    return rows[np.sort(np.argsort(rounds, kind="stable")[:most])]
+
+
+def _spread(values: Integers, most: int) -> Integers:
+    """At most `most` of the values, evenly spread over them."""
+    places = np.linspace(0, len(values) - 1, min(most, len(values)))
+    return values[places.astype(np.int64)]
 
 
 def _accuracy(pairs: FacePairs, embed: Embed) -> float:

@@ -85,6 +85,40 @@ def test_fingerprints_follow_labels_and_pictures_but_not_the_place(tmp_path: Pat
     assert first.take([0, 1]).fingerprint != first.fingerprint
 
 
+def test_fingerprints_follow_landmarks_and_names(tmp_path: Path) -> None:
+    header = ",".join(f"x{n},y{n}" for n in range(1, 6))
+    for name, seed in (("a.png", 1), ("b.png", 2)):
+        (tmp_path / name).write_bytes(encode(draw_face(np.random.default_rng(seed), 200)))
+
+    def write(moved: float, second: str) -> LabelledFaces:
+        cells = [
+            ",".join(f"{x:.2f}" for x in (ARCFACE_112.points + shift).ravel())
+            for shift in (20, 20 + moved)
+        ]
+        lines = [f"path,label,{header}", f"a.png,Ada,{cells[0]}", f"b.png,{second},{cells[1]}"]
+        (tmp_path / "wild.csv").write_text("\n".join(lines))
+        return open_faces(tmp_path / "wild.csv")
+
+    first = write(0, "Bob")
+    assert write(0, "Bob").fingerprint == first.fingerprint
+    moved, renamed = write(1, "Bob"), write(0, "Bea")
+    assert len({of.fingerprint for of in (first, moved, renamed)}) == 3
+    assert moved.take([1]).fingerprint != first.take([1]).fingerprint
+    assert moved.take([0]).fingerprint == first.take([0]).fingerprint
+
+
+def test_hidden_files_and_folders_called_as_pictures_are_left_out(tmp_path: Path) -> None:
+    in_folders(tmp_path)
+    (tmp_path / "0" / "._0.png").write_bytes(b"no picture")
+    (tmp_path / "0" / "more.jpg").mkdir()
+    read = open_faces(tmp_path)
+    assert read.count == 6 and len(read.fingerprint) == 16
+    (tmp_path / "8").mkdir()
+    (tmp_path / "8" / "._8.png").write_bytes(b"no picture")
+    with pytest.raises(SourceMissing, match="8 is an identity without a picture"):
+        open_faces(tmp_path)
+
+
 def test_a_csv_aligns_by_its_landmarks(tmp_path: Path) -> None:
     image = draw_face(np.random.default_rng(1), 200)
     points = ARCFACE_112.points * 1.4 + 20

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from facestream import ConfigError, RecordError
-from facestream.train.face_lists import pairs_in_bin
+from facestream.train.face_lists import LabelledFaces, pairs_in_bin
+from facestream.train.face_pictures import CropPictures
 from facestream.train.face_validation import (
     STRENGTHS,
     FaceValidation,
@@ -76,7 +77,35 @@ def test_rows_are_shared_by_people_evenly() -> None:
     faces = make_people(6, 3)
     assert choose_rows(faces, 100).tolist() == list(range(18))
     assert choose_rows(faces, 12).tolist() == [0, 1, 3, 4, 6, 7, 9, 10, 12, 13, 15, 16]
-    assert choose_rows(faces, 4).tolist() == [0, 3, 9, 15]
+    assert choose_rows(faces, 4).tolist() == [0, 1, 15, 16]
+    assert choose_rows(faces, 14).tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 12, 13, 15, 16]
+
+
+def blank(counts: list[int]) -> LabelledFaces:
+    """People with so many pictures each, all of one grey."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    grey = np.broadcast_to(np.uint8(127), (len(labels), 112, 112, 3))
+    pictures = CropPictures(["grey"] * len(labels), grey)
+    return LabelledFaces("blank", pictures, labels, [f"n{n}" for n in range(len(counts))])
+
+
+def test_more_people_than_half_of_the_rows_still_have_pairs() -> None:
+    faces = blank([3] * 857)
+    labels = faces.labels[choose_rows(faces, 1000)]
+    assert np.bincount(labels)[np.unique(labels)].tolist() == [2] * 500
+    assert labels[0] == 0 and labels[-1] == 856 and np.diff(labels).max() <= 2
+    few = FaceValidation(faces, most=8)
+    few.require_pairs()
+    assert len(few.labels) == 8
+
+
+def test_who_has_two_pictures_comes_first_and_others_fill_up() -> None:
+    # Person 2 has rows 2 and 3, person 5 rows 6, 7 and 8.
+    faces = blank([1, 1, 2, 1, 1, 3, 1, 1])
+    assert choose_rows(faces, 4).tolist() == [2, 3, 6, 7]
+    assert choose_rows(faces, 6).tolist() == [0, 2, 3, 6, 7, 8]
+    assert choose_rows(faces, 100).tolist() == list(range(11))
+    assert choose_rows(blank([1] * 9), 5).tolist() == [0, 2, 4, 6, 8]
 
 
 def test_a_bin_set_gives_its_accuracy(tmp_path: Path) -> None:
