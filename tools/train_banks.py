@@ -26,12 +26,12 @@ def role_bank(
     """
     from ..models.feature_store import fingerprint_parts
     from ..models.store import load_card
-    from ..train.feature_bank import make_bank
+    from ..train.feature_bank import bank_words, make_bank
 
     people = role_pictures(assets, role, "sfhq")
     pictures = {name: paths[0] for name, paths in islice(people.items(), most)}
     card = load_card(pack)
-    parts = [card.name, card.checksum(card.embedder.file), role, repr(settings), str(most)]
+    parts = [card.name, bank_words(card, settings), role, str(most)]
     mark = fingerprint_parts([(part, b"") for part in parts])
     views = len(pictures) * (1 + settings.runs * settings.frames)
     with progress_bar(f"embedding degraded faces of role {role}", views) as advance:

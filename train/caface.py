@@ -110,7 +110,7 @@ class CAFaceRecipe:
         self.config = config
         self.sampler = TrackSampler(training, config.tracks)
         self.fingerprint = fingerprint_parts(
-            (name, f"{bank.fingerprint} {len(bank.names)}".encode())
+            (name, bank.fingerprint.encode())
             for name, bank in (("training", training), ("validation", validation))
         )
         torch.manual_seed(config.run.seed)

@@ -2,6 +2,9 @@
 
 Pictures are (H, W, 3) uint8 BGR, in and out, and come back as they were sized. Nothing is drawn
 here but noise; `degrade` chains these with numbers drawn at random.
+
+Kept features depend on these steps: whoever changes what blur_gauss, blur_motion, add_noise or
+code_jpeg give raises VIEWS_VERSION in track_views.
 """
 
 from __future__ import annotations

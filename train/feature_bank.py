@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import cv2
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from .. import ConfigError, SourceMissing
 from ..configs.training import BankSettings
 from ..models.align import eye_distance, warp
+from ..models.card import Card
 from ..models.feature_store import (
     Features,
     FeatureStore,
@@ -29,11 +30,12 @@ from ..models.feature_store import (
     fill_store,
     fingerprint_parts,
 )
+from ..models.feature_words import feature_words
 from ..models.fusion import Doubles, Floats
 from ..models.inference import Image
 from ..models.pack import Pack, open_pack
 from ..models.photo import PhotoFace, find_faces, tallest_face
-from .track_views import Run, draw_run, show_frame
+from .track_views import VIEWS_VERSION, Run, draw_run, show_frame
 
 Truth = npt.NDArray[np.bool_]
 
@@ -66,7 +68,7 @@ def make_bank(
     ]
     key = StoreKey(
         f"{card.name} {card.checksum(card.embedder.file)[:12]}",
-        f"found in each degraded frame, {settings}",
+        bank_words(card, settings),
         fingerprint_parts((name, path.read_bytes()) for name, path in pictures.items()),
     )
     layout = StoreLayout(
@@ -83,6 +85,11 @@ def make_bank(
         on_block=on_block,
     )
     return Bank(FeatureStore(folder), settings)
+
+
+def bank_words(card: Card, settings: BankSettings) -> str:
+    """How a bank's rows come out of pictures: views, detector, embedder and quality."""
+    return f"found in each degraded frame, views {VIEWS_VERSION}, {settings}; {feature_words(card)}"
 
 
 class Bank:
@@ -107,7 +114,6 @@ class Bank:
             for name, keep in zip(store.names[::views], kept, strict=True)
             if keep
         ]
-        self.fingerprint = store.key.data
 
         def split(array: npt.NDArray[np.generic]) -> tuple[Floats, Floats]:
             wide = np.asarray(array, np.float32).reshape(-1, views, *array.shape[1:])[kept]
@@ -131,6 +137,17 @@ class Bank:
     """(P, R, F) in the pack's unit."""
     found: Truth
     """(P, R, F) whether there is a face; the other rows are zero."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits over names and features: what is trained on, whoever made it."""
+        arrays = (self.clean, self.embeddings, self.styles, self.quality, self.found)
+        return fingerprint_parts(
+            [
+                ("names", "\n".join(self.names).encode()),
+                *((str(one.shape), one.tobytes()) for one in arrays),
+            ]
+        )
 
     @property
     def centres(self) -> Doubles:

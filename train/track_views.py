@@ -22,6 +22,9 @@ from ..models.inference import Image
 from ..models.photo import PhotoFace
 from .degrade_steps import add_noise, blur_gauss, blur_motion, code_jpeg
 
+VIEWS_VERSION = 1
+"""Part of the key of whatever is made of views. Raise it by hand whenever a view changes: with this
+file, with what it uses of degrade_steps, or with how feature_bank draws runs and shows frames."""
 HEIGHTS = (96.0, 12.0)
 """Height of a face's box, px, without damage and at the most."""
 ROOM = 2.0

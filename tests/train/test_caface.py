@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -151,6 +152,24 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     for name, tensor in whole.network.state_dict().items():
         assert torch.equal(tensor, second.network.state_dict()[name])
+
+
+@pytest.mark.parametrize("name", ["clean", "embeddings", "styles", "quality", "found"])
+def test_the_fingerprint_covers_the_features_of_both_banks(
+    banks: tuple[Bank, Bank], name: str
+) -> None:
+    def changed(bank: Bank) -> Bank:
+        other = copy.copy(bank)
+        vars(other).pop("fingerprint", None)  # it is worked out once
+        array = getattr(bank, name).copy()
+        array.flat[-1] = ~array.flat[-1] if name == "found" else array.flat[-1] + 1
+        setattr(other, name, array)
+        return other
+
+    training, validation = banks
+    pairs = [banks, (changed(training), validation), (training, changed(validation))]
+    prints = [caface_recipe(SMALL, *pair).fingerprint for pair in pairs]
+    assert len(set(prints)) == 3 and caface_recipe(SMALL, *banks).fingerprint == prints[0]
 
 
 def test_a_person_in_both_splits_is_refused(banks: tuple[Bank, Bank]) -> None:
