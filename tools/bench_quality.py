@@ -26,7 +26,6 @@ from .eval_quality import Pairs
 from .report_record import Draws, Number, measured
 
 if TYPE_CHECKING:
-    from ..configs.training import FIQATraining
     from ..models.quality_head import QualityHead
     from .eval_verification import Bootstrap
 
@@ -67,31 +66,31 @@ class Areas(NamedTuple):
 
 
 def train_heads(assets: Path, folder: Path, pack: str) -> dict[str, QualityHead]:
-    """A head for each kind of label, from `folder` where it was trained already."""
+    """A head for each kind of label; training goes on with what is in `folder`.
+
+    Raises ConfigError where a head there was trained with other settings or on other faces, and as
+    `train_banks.role_bank`.
+    """
     from ..configs.training import FIQATraining, read_training
     from ..models.quality_head import load_quality_head
-
-    preset, text = read_training(FIQATraining, "fiqa", f"fiqa-{pack}")
-    heads = {}
-    for name, changes in VARIANTS.items():
-        out = folder / f"{pack}-{name.replace(', ', '-').replace(' ', '-')}"
-        path = out / "export" / f"{pack}.quality.npz"
-        if not path.is_file():
-            _train(assets, out, dataclasses.replace(preset, **changes), f"{text}\n{changes}")  # type: ignore[arg-type]
-        heads[name] = load_quality_head(path)
-    return heads
-
-
-def _train(assets: Path, out: Path, config: FIQATraining, text: str) -> None:
     from ..train.fiqa import faces_of_bank, fiqa_recipe
     from .train_banks import role_bank
     from .train_run import run_recipe
 
+    preset, text = read_training(FIQATraining, "fiqa", f"fiqa-{pack}")
     training, validation = (
-        faces_of_bank(role_bank(assets, role, config.bank, config.pack))
+        faces_of_bank(role_bank(assets, role, preset.bank, preset.pack))
         for role in ("training", "validation")
     )
-    run_recipe("fiqa", fiqa_recipe(config, training, validation), config.run, text, out)
+    heads = {}
+    for name, changes in VARIANTS.items():
+        out = folder / f"{pack}-{name.replace(', ', '-').replace(' ', '-')}"
+        config = dataclasses.replace(preset, **changes)  # type: ignore[arg-type]
+        recipe = fiqa_recipe(config, training, validation)
+        # Also where the head is there already: only the run knows whether it is this one.
+        run_recipe("fiqa", recipe, config.run, f"{text}\n{changes}", out)
+        heads[name] = load_quality_head(out / "export" / f"{pack}.quality.npz")
+    return heads
 
 
 def qualities(

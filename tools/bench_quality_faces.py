@@ -17,6 +17,8 @@ import typer
 from .. import SourceMissing
 from ..configs.training import BankSettings
 from ..models.align import ARCFACE_112, eye_distance, warp
+from ..models.feature_store import fingerprint_parts
+from ..models.feature_words import feature_words
 from ..models.fusion import Floats
 from ..models.inference import Image
 from ..models.pack import Pack
@@ -24,7 +26,7 @@ from ..models.photo import PhotoFace, find_faces, tallest_face
 from ..models.quality import ModelQuality, TrainingFreeQuality, measure_sharpness
 from ..models.scores import Labels
 from ..models.store import written_whole
-from ..train.feature_bank import draw_runs
+from ..train.feature_bank import bank_words, draw_runs
 from ..train.track_views import show_frame
 from .bench_degraded import HeldOut
 
@@ -55,22 +57,34 @@ class Scored(NamedTuple):
 def score_faces(
     held: HeldOut, settings: BankSettings, path: Path, pack: Pack, other: Pack
 ) -> Scored:
-    """Every source of quality, from `path` where it is there already.
+    """Every source of quality, from `path` where it is there already, of these packs and settings.
 
     A reference is the first picture that is for the gallery, as taken; probes are all views of the
     first PROBED other pictures.
     """
+    key = _key(held, settings, pack, other)
     if path.is_file():
         with np.load(path, allow_pickle=False) as stored:
-            return Scored(*(stored[name] for name in Scored._fields))
+            if "key" in stored and str(stored["key"]) == key:
+                return Scored(*(stored[name] for name in Scored._fields))
     rows: list[tuple[object, ...]] = []
     with typer.progressbar(_views(held, settings, pack), label=path.stem) as bar:
         for owner, reference, image, face in bar:
             rows.append((owner, reference, *_describe(image, face, pack, other)))
     found = Scored(*(np.array(column) for column in zip(*rows, strict=True)))
     with written_whole(path) as partial, partial.open("wb") as file:
-        np.savez(file, **found._asdict())
+        np.savez(file, key=np.array(key), **found._asdict())
     return found
+
+
+def _key(held: HeldOut, settings: BankSettings, pack: Pack, other: Pack) -> str:
+    """What the scores depend on, in words."""
+    roles = np.stack([held.owners, held.enrolled]).tobytes()
+    data = fingerprint_parts([("bank", held.bank.fingerprint.encode()), ("roles", roles)])
+    return (
+        f"{bank_words(pack.card, settings)}; other: {feature_words(other.card)}; "
+        f"{PROBED} probed; data {data}"
+    )
 
 
 def _views(

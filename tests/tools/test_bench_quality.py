@@ -1,14 +1,24 @@
 """`facestream bench quality`: pairs, areas, paired differences and the page."""
 
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from facestream import ConfigError
+from facestream.configs.training import BankSettings, FIQATraining, RunSettings
 from facestream.models.quality_head import QualityHead
+from facestream.models.store import load_card
+from facestream.tools import bench_quality, bench_quality_faces
+from facestream.tools.bench_degraded import HeldOut
 from facestream.tools.bench_quality import COLUMNS, Areas, make_pairs, measure_sources, qualities
 from facestream.tools.bench_quality_faces import Scored
 from facestream.tools.bench_quality_page import write_page
 from facestream.tools.eval_verification import Bootstrap
 from facestream.tools.report_record import Number
+from facestream.train.fiqa import QualityFaces
 
 C, PEOPLE, VIEWS = 8, 24, 6
 
@@ -85,3 +95,72 @@ def test_the_page_has_areas_and_differences():
     assert "| own head, raw | 20.0 (20.0–20.0) |" in text
     assert "Against LightQNet:" in text and "**-10.0** (-10.0 to -10.0)" in text
     assert "Against training-free" not in text and "9 pairs." in text
+
+
+def test_faces_are_scored_again_when_packs_settings_or_data_differ(tmp_path, monkeypatch):
+    scored, _ = faces()
+    count, asked = len(scored.owners), []
+
+    def views(held, settings, pack):
+        asked.append(settings)
+        return [(row, False, None, row) for row in range(count)]
+
+    monkeypatch.setattr(bench_quality_faces, "_views", views)
+    monkeypatch.setattr(
+        bench_quality_faces, "_describe", lambda _, row, *packs: tuple(c[row] for c in scored[2:])
+    )
+
+    def score(settings=BankSettings(), mark="a", other="omz", card=load_card("open")):  # noqa: B008
+        held = HeldOut(
+            SimpleNamespace(fingerprint=mark), {}, np.zeros(3, np.int64), np.zeros(3, bool)
+        )
+        packs = SimpleNamespace(card=card), SimpleNamespace(card=load_card(other))
+        return bench_quality_faces.score_faces(held, settings, tmp_path / "a.npz", *packs)
+
+    first, again = score(), score()
+    assert len(asked) == 1
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, two)
+    card = load_card("open")
+    for number, change in enumerate(
+        [
+            {"settings": BankSettings(seed=2)},
+            {"mark": "b"},
+            {"other": "open"},
+            {"card": replace(card, detector=replace(card.detector, score=0.01))},
+        ]
+    ):
+        score(**change)
+        score(**change)
+        assert len(asked) == 2 + number
+    np.savez(tmp_path / "a.npz", **first._asdict())  # as written before there were keys
+    score()
+    assert len(asked) == 6
+
+
+def test_heads_of_other_faces_are_not_taken_for_these(tmp_path: Path, monkeypatch):
+    def quality_faces(seed: int) -> QualityFaces:
+        draw = np.random.default_rng(seed)
+        clean = draw.standard_normal((20, C)).astype(np.float32)
+        clean /= np.linalg.norm(clean, axis=1, keepdims=True)
+        whose = np.repeat(np.arange(20), VIEWS)
+        own = draw.random(len(whose)).astype(np.float32)
+        wrong = draw.standard_normal((len(whose), C)).astype(np.float32)
+        rows = own[:, None] * clean[whose] + (1 - own[:, None]) * wrong
+        return QualityFaces(rows, np.ones((len(whose), 1, 2), np.float32), own, whose, clean)
+
+    seeds = {"training": 0, "validation": 1}
+    preset = FIQATraining(RunSettings(steps=2, batch=8, validate_every=2), repeats=1)
+    monkeypatch.setattr(bench_quality, "VARIANTS", {"raw, pack": {"labels": "raw"}})
+    monkeypatch.setattr("facestream.configs.training.read_training", lambda *_: (preset, "text"))
+    monkeypatch.setattr(
+        "facestream.tools.train_banks.role_bank", lambda _, role, *more: seeds[role]
+    )
+    monkeypatch.setattr("facestream.train.fiqa.faces_of_bank", quality_faces)
+    first = bench_quality.train_heads(tmp_path, tmp_path, "open")["raw, pack"]
+    again = bench_quality.train_heads(tmp_path, tmp_path, "open")["raw, pack"]
+    rows, styles = np.ones((3, C), np.float32), np.ones((3, 1, 2), np.float32)
+    np.testing.assert_array_equal(first.score(rows, styles), again.score(rows, styles))
+    seeds["training"] = 2
+    with pytest.raises(ConfigError, match="data"):
+        bench_quality.train_heads(tmp_path, tmp_path, "open")
