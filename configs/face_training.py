@@ -35,7 +35,7 @@ class FaceData:
     held_out: Annotated[float, Range(above=0, most=0.5)] = 0.05
     """Share of the identities that validate where no other faces are given for it."""
     validation: Annotated[int, Range(least=4)] = 1000
-    """Most faces to validate on, shared evenly by the identities."""
+    """Most faces to validate on, two or more of each identity where there are."""
     fmr: Annotated[float, Range(above=0, most=0.5)] = 1e-2
     """False-match rate at which validation measures the true accept rate."""
 
