@@ -49,6 +49,9 @@ def cluster() -> Iterator[Any]:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="fs-") as folder:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray notes the address of the newest cluster in a folder that it takes for granted.
+        patch.setenv("RAY_TMPDIR", folder)
+        Path(folder, "ray").mkdir()
         from ray.cluster_utils import Cluster
 
         head = {"num_cpus": 1, "object_store_memory": ROOM, "include_dashboard": False}

@@ -50,7 +50,9 @@ def refused(*words: str | Path) -> Exception:
 def write_card(folder: Path, sections: dict[str, Any]) -> Path:
     """The open pack's card with another embedder and nothing that was fitted to its own."""
     raw = yaml.safe_load((CARDS / "open.yaml").read_text(encoding="utf-8"))
-    raw = {key: raw[key] for key in raw.keys() - {"ida", "decision", "measured", "self_test"}}
+    raw = {
+        key: raw[key] for key in raw.keys() - {"fusion", "ida", "decision", "measured", "self_test"}
+    }
     raw["files"] |= sections.pop("files")
     path = folder / "open.yaml"
     path.write_text(yaml.safe_dump(raw | sections), encoding="utf-8")

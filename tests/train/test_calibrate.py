@@ -302,8 +302,8 @@ def test_new_anchors_take_the_old_thresholds_with_them(
     cv2.imwrite(str(folder / "z_empty.png"), np.full((300, 300, 3), 127, np.uint8))
     # A card may have any file name; what is written goes into that file.
     card = tmp_path / "card.yaml"
-    for name in ("open.yaml", "open.anchors.npy"):
-        shutil.copy(open_models.card.folder / name, tmp_path)
+    for path in open_models.card.folder.glob("open.*"):
+        shutil.copy(path, tmp_path)
     (tmp_path / "open.yaml").rename(card)
     report = build_anchors(open_pack(card), folder, attribution="six people")
     assert (report.kept, report.refused, report.dimension) == (24, 2, 128)
