@@ -308,12 +308,14 @@ class DecideStage:
 
     def _evidence(self, match: Match | None, basis: Basis) -> dict[str, Any]:
         best = named_candidate(match)
+        rule = match or self.match.rule()  # nothing was decided: what would have been in force
         return {
             "identity": match.identity if match is not None else None,
             "score": best.score if best is not None else None,
             "cosine": best.cosine if best is not None else None,
-            "threshold": self.match.threshold,
-            "target_fpir": self.match.target_fpir,
+            "threshold": rule.threshold,
+            "target_fpir": rule.target_fpir,
+            "threshold_why": rule.why,
             "false_positive_probability": (
                 match.false_positive_probability if match is not None else None
             ),

@@ -151,6 +151,9 @@ class DecisionEvent(TrackEvent, frozen=True, kw_only=True):
     """Model pack that made the embeddings."""
     gallery_version: int
     """Version of the gallery that the track was compared with; 0 where it never was."""
+    threshold_why: str = ""
+    """Where the threshold comes from, in one line for people: fitted to this gallery, set by the
+    operator, or the pack's own."""
 
 
 class SightingStarted(TrackEvent, frozen=True, kw_only=True, tag="sighting.started"):

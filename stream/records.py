@@ -220,7 +220,10 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class Match(msgspec.Struct, frozen=True):
-    """The decision on one track: `identity` is None when nothing passes the threshold."""
+    """The decision on one track: `identity` is None when nothing passes the threshold.
+
+    target_fpir and why: what the threshold was set for, None for no rate, and where it comes from.
+    """
 
     key: TrackKey
     frame: FrameRef
@@ -230,3 +233,5 @@ class Match(msgspec.Struct, frozen=True):
     false_positive_probability: float | None
     gallery_version: int
     frames: int
+    target_fpir: float | None = None
+    why: str = ""

@@ -22,9 +22,10 @@ from ..stream.enrol import Enroller, EnrolmentSummary
 from ..stream.gallery import Gallery
 from ..stream.journal import Journal
 from ..stream.known import KnownPeople
-from ..stream.match import DecisionNumbers, MatchStage
+from ..stream.match import MatchStage
 from ..stream.pipeline import Pipeline
 from ..stream.publish import Publisher
+from ..stream.thresholds import DecisionNumbers, PackRules
 from ..stream.watcher import Watcher
 
 
@@ -49,10 +50,9 @@ class Parts:
             check_score(self.pack, config)
             self.enrolment: EnrolmentSummary | None = None
             self.gallery = self._stack.enter_context(self._open_gallery())
-            self.known = know(self.gallery, self.pack, config.match)
-            self.match = MatchStage(
-                self.known, config.match, decision_numbers(self.pack.card, config)
-            )
+            self.known = self._stack.enter_context(know(self.gallery, self.pack, config.match))
+            rules = PackRules(config.match, decision_numbers(self.pack.card, config))
+            self.match = MatchStage(self.known, config.match, rules)
             journal = config.publish.journal or journal_path()
             self.journal = self._stack.enter_context(Journal.open(journal))
             access = access or self._open_access()
@@ -97,7 +97,7 @@ class Parts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close socket, journal and gallery."""
+        """Close socket, journal, the follower of the gallery and the gallery."""
         self._stack.close()
 
     def _open_access(self) -> Access:
@@ -122,7 +122,7 @@ class Parts:
 
 
 def know(gallery: Gallery, pack: Pack, match: MatchConfig) -> KnownPeople:
-    """The gallery's people as this pack knows them.
+    """The gallery's people as this pack knows them, followed until it is closed.
 
     Raises GalleryEmpty when people are enrolled, but none with this pack.
     """
@@ -135,6 +135,7 @@ def know(gallery: Gallery, pack: Pack, match: MatchConfig) -> KnownPeople:
         anchors=pack.learned if match.density == "learned" else anchors_of(pack),
     )
     if known.missing and not known()[2]:
+        known.close()
         raise GalleryEmpty(
             f"{gallery.place} holds {len(known.missing)} people, but none enrolled with pack "
             f"{card.name}: enrol their photos with `facestream enroll --pack {card.name}`"
@@ -180,4 +181,6 @@ def decision_numbers(card: Card, config: Config) -> DecisionNumbers:
         impostor_spread=fitted.impostor_spread,
         impostor_cosine_centre=fitted.impostor_cosine_centre,
         impostor_cosine_spread=fitted.impostor_cosine_spread,
+        why=f"the pack's own, for a false-match rate of {fitted.target_fmr:g} per comparison of "
+        "photographs",
     )

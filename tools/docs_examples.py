@@ -112,6 +112,7 @@ def _decision(
         "evidence": (frame,),
         "pack": "omz",
         "gallery_version": 12,
+        "threshold_why": "fitted for FPIR 1 % to this gallery of 412",
     }
 
 

@@ -21,8 +21,10 @@ from ..stream.decide import Decided, DecideStage
 from ..stream.enrol import Enroller
 from ..stream.events import MatchEvent, MatchRevised, SightingEnded
 from ..stream.gallery import Gallery
-from ..stream.match import NOTHING_TAKEN, DecisionNumbers, GalleryIndex, MatchStage
+from ..stream.match import NOTHING_TAKEN, GalleryIndex, MatchStage
 from ..stream.records import Match, TrackKey, TrackTemplate
+from ..stream.thresholds import PackRules
+from ..stream.thresholds import Rules as DecisionRules
 from .build import check_score, decision_numbers, know
 from .eval_tracks import Boxes, Judged, judge_frame
 from .eval_video_record import EPOCH, Recording
@@ -110,7 +112,7 @@ class Decider:
         self.gallery = self._stack.enter_context(Gallery.temporary())
         try:
             self._enrol(photos, bad)
-            self.known = know(self.gallery, pack, config.match)
+            self.known = self._stack.enter_context(know(self.gallery, pack, config.match))
         except BaseException:
             self._stack.close()
             raise
@@ -136,7 +138,8 @@ class Decider:
     def replay(self, recording: Recording) -> Replay:
         """Fuse, match and decide every frame, then what is left open at the end."""
         card, config = self._pack.card, self._config
-        match = _NotingMatch(self.known, config.match, decision_numbers(card, config))
+        rules = PackRules(config.match, decision_numbers(card, config))
+        match = _NotingMatch(self.known, config.match, rules)
         stage = DecideStage(
             AggregateStage(live_aggregator(config, self._pack), config.fuse.evidence),
             match,
@@ -199,9 +202,9 @@ class _NotingMatch(MatchStage):
     """The matcher, which also notes what it was asked: a track is decided many times."""
 
     def __init__(
-        self, index: Callable[[], GalleryIndex], config: MatchConfig, numbers: DecisionNumbers
+        self, index: Callable[[], GalleryIndex], config: MatchConfig, rules: DecisionRules
     ) -> None:
-        super().__init__(index, config, numbers)
+        super().__init__(index, config, rules)
         self.decided: dict[int, list[Floats]] = {}
 
     def decide(

@@ -31,7 +31,7 @@ from facestream.stream.events import (
     TrackEvent,
     Unknown,
 )
-from facestream.stream.match import DecisionNumbers, GalleryIndex, MatchStage
+from facestream.stream.match import GalleryIndex, MatchStage
 from facestream.stream.records import (
     Face,
     FrameRef,
@@ -42,6 +42,7 @@ from facestream.stream.records import (
     TrackEnd,
     TrackKey,
 )
+from facestream.stream.thresholds import DecisionNumbers, PackRules
 from facestream.stream.watcher import Label
 
 C = 6
@@ -73,7 +74,7 @@ class World:
     def _stage(self) -> DecideStage:
         aggregate = AggregateStage(make_aggregator("mean", dimension=C), 2)
         numbers = DecisionNumbers(threshold=9.0, cosine_threshold=0.5, target_fpir=0.01)
-        match = MatchStage(self.gallery, self.config, numbers)
+        match = MatchStage(self.gallery, self.config, PackRules(self.config, numbers))
         return DecideStage(
             aggregate, match, self.config, pack="tiny", epoch=self.epoch, clock=lambda: CLOCK
         )
@@ -160,6 +161,7 @@ def test_a_known_face_is_started_matched_and_ended() -> None:
     assert (match.cosine, match.score) == (pytest.approx(0.9), pytest.approx(0.9))
     assert [c.identity for c in match.candidates] == ["Anna", "Bert", "Carol"]
     assert (match.threshold, match.target_fpir, match.gallery_version) == (0.5, 0.01, 1)
+    assert match.threshold_why == "the pack's own threshold"
     assert (match.frames, match.pack) == (3, "tiny")
     assert (match.quality_min, match.quality_median, match.quality_max) == (0.0, 0.25, 0.5)
     assert [round(e.weight, 3) for e in match.evidence] == [0.333, 0.333]

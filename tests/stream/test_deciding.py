@@ -30,7 +30,7 @@ from facestream.stream.flow import (
     Work,
 )
 from facestream.stream.journal import Journal
-from facestream.stream.match import DecisionNumbers, GalleryIndex, MatchStage
+from facestream.stream.match import GalleryIndex, MatchStage
 from facestream.stream.meter import Meter
 from facestream.stream.publish import Publisher
 from facestream.stream.records import (
@@ -43,6 +43,7 @@ from facestream.stream.records import (
     TrackEnd,
     TrackKey,
 )
+from facestream.stream.thresholds import DecisionNumbers, PackRules
 
 C = 6
 ANNA, STRANGER = np.eye(C, dtype=np.float32)[:2]
@@ -63,7 +64,7 @@ class Told:
         self.deciding = Deciding(
             config,
             card,
-            MatchStage(self.gallery, config.match, numbers),
+            MatchStage(self.gallery, config.match, PackRules(config.match, numbers)),
             AggregateStage(make_aggregator("mean", dimension=C), 2),
             Publisher(journal, PublishConfig(endpoint="")),
             self.gallery,

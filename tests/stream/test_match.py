@@ -12,8 +12,9 @@ from facestream import ConfigError
 from facestream.configs.schema import MatchConfig
 from facestream.models.ida import Anchors
 from facestream.models.search import SearchIndex
-from facestream.stream.match import DecisionNumbers, MatchStage
+from facestream.stream.match import MatchStage
 from facestream.stream.records import FrameRef, Template, TrackKey, TrackTemplate
+from facestream.stream.thresholds import DecisionNumbers, DecisionRule, PackRules
 
 FRAME = FrameRef("door", 8, 0.32, 1e9, 640, 360)
 NAMES = ("Anna", "Bert", "Carol", "Dora", "Emil")
@@ -42,7 +43,8 @@ def axes_index() -> tuple[int, SearchIndex, tuple[str, ...]]:
 
 
 def make_stage(index=axes_index, numbers=NUMBERS, **config) -> MatchStage:
-    return MatchStage(index, MatchConfig(**config), numbers)
+    settings = MatchConfig(**config)
+    return MatchStage(index, settings, PackRules(settings, numbers))
 
 
 def decide(embeddings, taken=None, **config) -> list[str | None]:
@@ -130,17 +132,39 @@ def test_score_and_threshold_belong_together():
     face = template(1, seeing(0.6, 0.55))
     found = {}
     for score in ("ida", "cosine"):
-        stage = MatchStage(lambda: (7, index, NAMES), MatchConfig(score=score), numbers)
+        stage = make_stage(lambda: (7, index, NAMES), numbers, score=score)
         (found[score],) = stage.decide([face])
-        assert stage.target_fpir == 0.01
+        assert found[score].target_fpir == stage.rule().target_fpir == 0.01
     assert (found["ida"].identity, found["ida"].threshold) == ("Bert", 0.2)
     assert (found["cosine"].identity, found["cosine"].threshold) == ("Anna", 0.5)
     best = found["cosine"].candidates[0]
     assert best.score == best.cosine == pytest.approx(0.6, abs=1e-6)
     expected = 1 - norm.cdf(best.score / 0.2) ** 5
     assert found["cosine"].false_positive_probability == pytest.approx(expected, rel=1e-6)
-    own = MatchStage(lambda: (7, index, NAMES), MatchConfig(threshold=0.9), numbers)
+    own = make_stage(lambda: (7, index, NAMES), numbers, threshold=0.9).rule()
     assert (own.threshold, own.target_fpir) == (0.9, None)
+    assert "match.threshold" in own.why and own.probability is not None
+
+
+def test_each_face_is_held_against_the_rule_for_its_gallery_and_evidence():
+    asked = []
+
+    def rules(gallery, evidence):
+        asked.append((gallery, None if evidence is None else evidence.frames))
+        few = evidence is not None and evidence.frames < 5
+        return DecisionRule(0.65 if few else 0.4, "few frames" if few else "fitted", 0.01)
+
+    index = axes_index()
+    stage = MatchStage(lambda: index, MatchConfig(), rules)
+    faces = [template(1, seeing(0.6), frames=3), template(2, seeing(0.0, 0.6), frames=9)]
+    few, many = stage.decide(faces)
+    assert (few.identity, few.threshold, few.why) == (None, 0.65, "few frames")
+    assert (many.identity, many.threshold, many.target_fpir) == ("Bert", 0.4, 0.01)
+    assert stage.rule().threshold == 0.4
+    assert asked == [(index[1], 3), (index[1], 9), (index[1], None)]
+    # What counts in an assignment is how far each face is above its own threshold: .04 < .1.
+    rivals = [template(1, seeing(0.69), frames=3), template(2, seeing(0.5), frames=9)]
+    assert [match.identity for match in stage.decide(rivals)] == [None, "Anna"]
 
 
 def test_the_probability_is_that_of_the_name_given():

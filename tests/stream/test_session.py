@@ -15,10 +15,11 @@ from facestream.stream.aggregate import AggregateStage
 from facestream.stream.deciding import Deciding
 from facestream.stream.flow import Begin, Done, Finish, Mark, Restart, Resume, StateChange, Work
 from facestream.stream.journal import Journal
-from facestream.stream.match import DecisionNumbers, GalleryIndex, MatchStage
+from facestream.stream.match import GalleryIndex, MatchStage
 from facestream.stream.meter import Meter
 from facestream.stream.publish import Publisher
 from facestream.stream.reading import Reading
+from facestream.stream.thresholds import DecisionNumbers, PackRules
 
 CLIP = "synthetic:?faces=0&size=64x64&fps=10&seconds=1"
 
@@ -31,10 +32,11 @@ def deciding(journal: Journal, pack: Pack, *cameras: str) -> Deciding:
     """As a process that was started (again) has it."""
     named = tuple(CameraConfig(name, CLIP) for name in cameras or ("door",))
     config = Config(named, match=MatchConfig(score="cosine"))
+    rules = PackRules(config.match, DecisionNumbers(threshold=0.5, cosine_threshold=0.5))
     return Deciding(
         config,
         pack.card,
-        MatchStage(gallery, config.match, DecisionNumbers(threshold=0.5, cosine_threshold=0.5)),
+        MatchStage(gallery, config.match, rules),
         AggregateStage(make_aggregator("mean", dimension=6), 2),
         Publisher(journal, PublishConfig(endpoint="")),
         gallery,
