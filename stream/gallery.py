@@ -9,7 +9,7 @@ all of a change or nothing, and a killed program leaves nothing half-made.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import URL, delete, select
 
-from .. import GalleryError
+from .. import EnrolmentRefused
 from ..models.ida import DensityModel
 from . import gallery_density as density
 from . import gallery_read as reading
@@ -31,8 +31,8 @@ from .gallery_records import (
     Details,
     GalleryTemplates,
     Identity,
+    NewSample,
     Watchlist,
-    check_measures,
     check_text,
     normalise_name,
 )
@@ -124,29 +124,34 @@ class Gallery:
         Raises EnrolmentRefused for a bad name or a photo that is enrolled under another name,
         GalleryError for a vector that cannot be an embedding of this pack.
         """
-        name = normalise_name(identity)
-        vector = np.asarray(embedding, dtype="<f4")
-        if vector.ndim != 1 or not np.isfinite(vector).all() or not vector.any():
-            raise GalleryError(
-                f"embedding must be (C,), finite and not zero, got {vector.shape} of length "
-                f"{np.linalg.norm(vector):g}"
-            )
-        check_measures(norm, quality)
-        for what, text in (("source", source), ("digest", digest), ("notes", notes or "")):
-            check_text(what, text)
+        new = NewSample(
+            identity=normalise_name(identity),
+            embedding=np.asarray(embedding, dtype="<f4"),
+            norm=norm,
+            quality=quality,
+            source=source,
+            digest=digest,
+        )
+        check_text("notes", notes or "")
         with self._database.transaction(write=True) as connection:
-            return writing.add_sample(
-                connection,
-                name,
-                vector,
-                pack=pack,
-                embedder=embedder,
-                norm=norm,
-                quality=quality,
-                source=source,
-                digest=digest,
-                notes=notes,
-            )
+            return writing.add_sample(connection, new, pack=pack, embedder=embedder, notes=notes)
+
+    def add_samples(
+        self, new: Sequence[NewSample], *, pack: str, embedder: str
+    ) -> tuple[bool | EnrolmentRefused, ...]:
+        """Add embeddings to people, in one transaction; True where one was not there already.
+
+        A photo that is enrolled under another name is refused by itself: its place holds the
+        refusal, and the others are added. Raises GalleryError for embeddings of another length
+        than this pack's, and what `edit` raises for a `NewSample.change`; then nothing is added.
+        """
+        with self._database.transaction(write=True) as connection:
+            return writing.add_samples(connection, new, pack=pack, embedder=embedder)
+
+    def holders(self, digests: Collection[str], *, pack: str, embedder: str) -> dict[str, str]:
+        """The names under which photos are enrolled with this pack's embedder, by digest."""
+        with self._database.transaction() as connection:
+            return reading.find_holders(connection, digests, pack, embedder)
 
     def identities(self) -> list[Identity]:
         """Everybody, by name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
+from collections.abc import Collection
 
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
@@ -47,6 +48,20 @@ def find_holder(connection: Connection, digest: str, pack: str, embedder: str) -
         .where(embeddings.c.pack == pack, embeddings.c.embedder == embedder)
     )
     return connection.execute(query).scalar()
+
+
+def find_holders(
+    connection: Connection, digests: Collection[str], pack: str, embedder: str
+) -> dict[str, str]:
+    """The names under which photos are enrolled with this embedder, by digest."""
+    query = (
+        select(samples.c.digest, identities.c.name)
+        .join(samples, samples.c.identity_id == identities.c.id)
+        .join(embeddings, embeddings.c.sample_id == samples.c.id)
+        .where(samples.c.digest.in_(digests))
+        .where(embeddings.c.pack == pack, embeddings.c.embedder == embedder)
+    )
+    return {digest: name for digest, name in connection.execute(query)}
 
 
 def find_person(connection: Connection, name: str) -> tuple[int, str]:

@@ -72,6 +72,35 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str | None] = {}
 
 
+class NewSample(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """A face to enrol, with the fields of `Gallery.add_sample`; checked at birth.
+
+    change: what is set for the person in the same step; a new name is not among it.
+    """
+
+    identity: str
+    embedding: Floats
+    norm: float
+    quality: float
+    source: str
+    digest: str
+    change: Change | None = None
+
+    def __post_init__(self) -> None:
+        """Raise EnrolmentRefused for a name, GalleryError for a vector that cannot be enrolled."""
+        if normalise_name(self.identity) != self.identity:
+            raise GalleryError(f"a name must be normalised (`normalise_name`), got {self.identity}")
+        vector = self.embedding
+        if vector.ndim != 1 or not np.isfinite(vector).all() or not vector.any():
+            raise GalleryError(
+                f"embedding must be (C,), finite and not zero, got {vector.shape} of length "
+                f"{np.linalg.norm(vector):g}"
+            )
+        check_measures(self.norm, self.quality)
+        for what in ("source", "digest"):
+            check_text(what, getattr(self, what))
+
+
 class Watchlist(msgspec.Struct, frozen=True):
     """A named set of people; members: their names, sorted."""
 

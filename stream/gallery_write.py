@@ -21,7 +21,14 @@ from sqlalchemy import Connection, Table, delete, insert, select, update
 from .. import EnrolmentRefused, GalleryError
 from .gallery_density import forget
 from .gallery_read import find_person, read_identities, read_version
-from .gallery_records import Change, check_key, check_moment, check_text, normalise_name
+from .gallery_records import (
+    Change,
+    NewSample,
+    check_key,
+    check_moment,
+    check_text,
+    normalise_name,
+)
 from .gallery_tables import (
     audit,
     embeddings,
@@ -68,51 +75,53 @@ def insert_row(connection: Connection, table: Table, **values: Any) -> int:
 
 
 def add_sample(
-    connection: Connection,
-    name: str,
-    vector: Floats,
-    *,
-    pack: str,
-    embedder: str,
-    norm: float,
-    quality: float,
-    source: str,
-    digest: str,
-    notes: str | None,
+    connection: Connection, new: NewSample, *, pack: str, embedder: str, notes: str | None
 ) -> bool:
-    """What `Gallery.add_sample` does with a checked vector and name."""
+    """What `Gallery.add_sample` does with a checked sample."""
     lock(connection)
-    check_dimension(connection, pack, embedder, len(vector))
+    check_dimension(connection, pack, embedder, len(new.embedding))
     now = time.time()
-    person, uid = _enrolled(connection, name, now)
     if notes is not None:
+        check_owner(connection, new.identity, new.digest)
+        person, uid = _enrolled(connection, new.identity, now)
         row = identities.c.id == person
         if connection.execute(select(identities.c.notes).where(row)).scalar() != notes:
             connection.execute(update(identities).where(row).values(notes=notes))
             record(connection, "annotate", [uid], "notes")
-    sample = _photo(connection, person, source, digest, now)
-    known = select(embeddings.c.id).where(
-        embeddings.c.sample_id == sample,
-        embeddings.c.pack == pack,
-        embeddings.c.embedder == embedder,
-    )
-    if connection.execute(known).first() is not None:
-        return False
-    insert_row(
-        connection,
-        embeddings,
-        sample_id=sample,
-        pack=pack,
-        embedder=embedder,
-        dimension=len(vector),
-        vector=vector.tobytes(),
-        norm=norm,
-        quality=quality,
-        created_at=now,
-    )
-    forget(connection, person, pack, embedder)
-    record(connection, "enrol", [uid], f"pack {pack}")
-    return True
+    uid, added = _add(connection, new, pack, embedder, now)
+    if added:
+        record(connection, "enrol", [uid], f"pack {pack}")
+    return added
+
+
+def add_samples(
+    connection: Connection, new: Sequence[NewSample], *, pack: str, embedder: str
+) -> tuple[bool | EnrolmentRefused, ...]:
+    """What `Gallery.add_samples` does with checked samples: one change, and one per `Change`."""
+    lock(connection)
+    lengths = sorted({len(one.embedding) for one in new})
+    if len(lengths) > 1:
+        raise GalleryError(f"embeddings of one pack must have one length, got {lengths}")
+    for length in lengths:
+        check_dimension(connection, pack, embedder, length)
+    now = time.time()
+    done: list[bool | EnrolmentRefused] = []
+    enrolled: dict[str, None] = {}
+    for one in new:
+        try:
+            uid, added = _add(connection, one, pack, embedder, now)
+        except EnrolmentRefused as refusal:
+            done.append(refusal)
+            continue
+        if added:
+            enrolled[uid] = None
+        done.append(added)
+    if enrolled:
+        record(connection, "enrol", enrolled, f"pack {pack}")
+    for one, what in zip(new, done, strict=True):
+        if one.change is not None and not isinstance(what, EnrolmentRefused):
+            edit(connection, one.identity, one.change)
+    return tuple(done)
 
 
 def edit(connection: Connection, name: str, change: Change) -> bool:
@@ -254,21 +263,55 @@ def _enrolled(connection: Connection, name: str, now: float) -> tuple[int, str]:
     return insert_row(connection, identities, name=name, **values), uid
 
 
-def _photo(connection: Connection, person: int, source: str, digest: str, now: float) -> int:
-    """The id of a person's sample, which is made if new. Raises EnrolmentRefused if another's."""
+def check_owner(connection: Connection, name: str, digest: str) -> int | None:
+    """The id of a photo's sample, if it is this person's. Raises EnrolmentRefused if another's."""
     query = (
-        select(samples.c.id, samples.c.identity_id, identities.c.name)
+        select(samples.c.id, identities.c.name)
         .join(identities, samples.c.identity_id == identities.c.id)
         .where(samples.c.digest == digest)
     )
     known = connection.execute(query).first()
     if known is None:
-        return insert_row(
-            connection, samples, identity_id=person, source=source, digest=digest, created_at=now
-        )
-    if known.identity_id != person:
+        return None
+    if known.name != name:
         raise EnrolmentRefused(f"duplicate photo: already enrolled as {known.name}")
     return int(known.id)
+
+
+def _add(
+    connection: Connection, new: NewSample, pack: str, embedder: str, now: float
+) -> tuple[str, bool]:
+    """Add a sample; whose id it is, and whether it was not there yet.
+
+    Raises EnrolmentRefused, before anything is changed, for a photo of somebody else.
+    """
+    sample = check_owner(connection, new.identity, new.digest)
+    person, uid = _enrolled(connection, new.identity, now)
+    if sample is None:
+        photo = {"source": new.source, "digest": new.digest, "created_at": now}
+        sample = insert_row(connection, samples, identity_id=person, **photo)
+    else:
+        known = select(embeddings.c.id).where(
+            embeddings.c.sample_id == sample,
+            embeddings.c.pack == pack,
+            embeddings.c.embedder == embedder,
+        )
+        if connection.execute(known).first() is not None:
+            return uid, False
+    insert_row(
+        connection,
+        embeddings,
+        sample_id=sample,
+        pack=pack,
+        embedder=embedder,
+        dimension=len(new.embedding),
+        vector=new.embedding.astype("<f4", copy=False).tobytes(),
+        norm=new.norm,
+        quality=new.quality,
+        created_at=now,
+    )
+    forget(connection, person, pack, embedder)
+    return uid, True
 
 
 def _actor() -> str:
