@@ -1,4 +1,4 @@
-"""The gallery's database connection: opening, transactions, and errors in words.
+"""A database connection, of the gallery or of sightings: opening, transactions, errors in words.
 
 SQLite: write-ahead log, foreign keys, a busy timeout, deleted rows overwritten. PostgreSQL, by its
 SQLAlchemy URL: readers see one snapshot, writers wait for one row as long as for SQLite's file.
@@ -18,16 +18,23 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
 
-from .. import GalleryError, GalleryUnreadable
-from .gallery_errors import explain, explain_sqlite
-from .gallery_tables import REVISION, REVISION_TABLE
+from .. import FacestreamError
+from .gallery_errors import GALLERY, Kind, explain, explain_sqlite
 from .redact import redact_address
 
 BUSY_SECONDS = 5.0
-"""How long to wait for another program that is writing to the same gallery."""
+"""How long to wait for another program that is writing to the same database."""
 
 CONNECT_SECONDS = 10
 """How long a server may take to answer; `connect_timeout` in the URL says otherwise."""
+
+KEEPALIVE = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""A server that has gone without a word is noticed within half a minute: libpq's parameters."""
 
 READ_SECONDS = 1.0
 """How long a reader waits for somebody who has locked a whole table, as migrations do."""
@@ -37,10 +44,14 @@ MIGRATING = 0x6661_6365
 
 
 class Database:
-    """One open gallery database. Thread-safe; every method may be called from any thread."""
+    """One open database. Thread-safe; every method may be called from any thread.
 
-    def __init__(self, url: URL) -> None:
+    Errors are those of its kind: where this says GalleryError, sightings say SightingsError.
+    """
+
+    def __init__(self, url: URL, kind: Kind = GALLERY) -> None:
         """Prepare the engine; nothing is opened before the first transaction."""
+        self._kind = kind
         # A password may stand among the parameters too, where SQLAlchemy does not hide it.
         self.place = redact_address(url.render_as_string(hide_password=True))
         self._secret = url.password
@@ -49,7 +60,7 @@ class Database:
         # Parameters of a statement are people's names and faces: they belong in no error.
         options: dict[str, Any] = {"hide_parameters": True}
         if self._sqlite:
-            self.place = url.database or "the temporary gallery"
+            self.place = url.database or f"the temporary {kind.noun}"
             options["connect_args"] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
             if not url.database:
                 # A database in memory lives in its one connection: threads take turns.
@@ -58,17 +69,17 @@ class Database:
         else:
             # A connection that a restarted server has dropped is replaced and not an error.
             options["pool_pre_ping"] = True
-            if "connect_timeout" not in url.query:
-                options["connect_args"] = {"connect_timeout": CONNECT_SECONDS}
+            ours = {"connect_timeout": CONNECT_SECONDS, **KEEPALIVE}
+            options["connect_args"] = {k: v for k, v in ours.items() if k not in url.query}
         try:
             self._engine = create_engine(url, **options)
         except ModuleNotFoundError as error:
-            raise GalleryUnreadable(
-                f"cannot use the gallery {self.place}: {error}; "
+            raise kind.unreadable(
+                f"cannot use the {kind.noun} {self.place}: {error}; "
                 "`pip install 'facestream[postgres]'` brings what PostgreSQL needs"
             ) from error
         except (ArgumentError, NoSuchModuleError) as error:
-            raise GalleryUnreadable(f"cannot use the gallery {self.place}: {error}") from error
+            raise kind.unreadable(f"cannot use the {kind.noun} {self.place}: {error}") from error
         if self._sqlite:
             _tune_sqlite(self._engine)
             self._reading = self._engine
@@ -94,31 +105,34 @@ class Database:
             except DBAPIError as error:
                 raise self._explain(error) from error
             except sqlite3.Error as error:  # from the listeners below, before SQLAlchemy's own
-                raise explain_sqlite(error, self.place, BUSY_SECONDS) from error
+                raise explain_sqlite(error, self.place, BUSY_SECONDS, self._kind) from error
 
     def prepare(self, *, create: bool) -> None:
-        """Make sure that this is a gallery which this code knows, making it if `create` says so."""
+        """Make sure that this is what this code knows, making it if `create` says so."""
+        kind = self._kind
         with self.transaction() as connection:
-            found = _revision(connection)
+            found = _revision(connection, kind.revision_table)
             names = set(inspect(connection).get_table_names())
-        if found == REVISION:
+        if found == kind.revision:
             return
         from . import migrations  # costs a tenth of a second, and a gallery is made once
 
-        if found is not None and found not in migrations.revisions():
-            raise GalleryUnreadable(
-                f"{self.place} was written by a newer facestream (gallery revision {found}, this "
-                f"one knows up to {REVISION}): update facestream"
+        if found is not None and found not in migrations.revisions(kind):
+            raise kind.unreadable(
+                f"{self.place} was written by a newer facestream ({kind.noun} revision {found}, "
+                f"this one knows up to {kind.revision}): update facestream"
             )
         # SQLite files are ours alone; a server's database may hold other tables beside ours.
         if found is None and (not create or (self._sqlite and names)):
-            raise GalleryUnreadable(f"{self.place} is not a gallery: it lacks the gallery's tables")
+            raise kind.unreadable(
+                f"{self.place} is not a {kind.noun}: it lacks the {kind.noun}'s tables"
+            )
         if self._sqlite:
             self._write_ahead()
         with self.transaction(write=True) as connection:
             if not self._sqlite:
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATING})"))
-            migrations.upgrade(connection)
+            migrations.upgrade(connection, kind)
 
     def forget_deleted(self) -> None:
         """Take deleted rows out of the files, as far as the database lets us.
@@ -132,12 +146,12 @@ class Database:
         alone = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         try:
             with alone.connect() as connection:
-                connection.execute(text("VACUUM embedding, sample, identity"))
+                connection.execute(text(f"VACUUM {', '.join(self._kind.personal)}"))
         except DBAPIError as error:
             raise self._explain(error) from error
 
-    def _explain(self, error: DBAPIError) -> GalleryError:
-        return explain(error, self.place, BUSY_SECONDS, self._secret)
+    def _explain(self, error: DBAPIError) -> FacestreamError:
+        return explain(error, self.place, BUSY_SECONDS, self._secret, self._kind)
 
     def close(self) -> None:
         """Close every connection."""
@@ -156,27 +170,28 @@ class Database:
                     assert raw is not None
                     raw.execute(statement).close()
             except sqlite3.Error as error:
-                raise explain_sqlite(error, self.place, BUSY_SECONDS) from error
+                raise explain_sqlite(error, self.place, BUSY_SECONDS, self._kind) from error
 
 
-def locate(place: str | Path, *, create: bool) -> URL:
-    """The URL of a gallery given by path or SQLAlchemy URL; makes an empty private file if asked.
+def locate(place: str | Path, *, create: bool, kind: Kind = GALLERY) -> URL:
+    """The URL of a database given by path or SQLAlchemy URL; makes an empty private file if asked.
 
-    A gallery holds biometric data: a new file can be read by its owner only.
+    It holds biometric data: a new file can be read by its owner only.
     """
     if "://" in str(place):
         try:
             url = make_url(str(place))
         except (ArgumentError, ValueError) as error:  # the latter for a port that is no number
-            raise GalleryUnreadable(
-                "the gallery's address is neither a file nor a URL such as sqlite:////data/gallery.db"
+            raise kind.unreadable(
+                f"the address of the {kind.noun} is neither a file nor a URL such as "
+                f"sqlite:////data/{kind.file}"
             ) from error
     else:
         url = URL.create("sqlite", database=str(Path(place).expanduser()))
     if "@" in (url.host or ""):
-        raise GalleryUnreadable(
-            "the gallery's address has a second @, so a part of its password would be taken for "
-            "the server's name: write @ in a password as %40"
+        raise kind.unreadable(
+            f"the address of the {kind.noun} has a second @, so a part of its password would be "
+            "taken for the server's name: write @ in a password as %40"
         )
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")  # whatever SQLAlchemy's own default is
@@ -187,19 +202,18 @@ def locate(place: str | Path, *, create: bool) -> URL:
         return url.set(database="")
     path = Path(file)
     if path.is_dir():
-        raise GalleryUnreadable(f"{path} is a folder, expected a file such as {path}/gallery.db")
+        raise kind.unreadable(f"{path} is a folder, expected a file such as {path}/{kind.file}")
     if not create:
         if not path.exists():
-            raise GalleryUnreadable(
-                f"there is no gallery at {redact_address(str(path))}: "
-                "make one with `facestream enroll FOLDER`"
+            raise kind.unreadable(
+                f"there is no {kind.noun} at {redact_address(str(path))}: {kind.hint}"
             )
         return url
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
-        raise GalleryUnreadable(f"cannot make a gallery at {path}: {error.strerror}") from error
+        raise kind.unreadable(f"cannot make a {kind.noun} at {path}: {error.strerror}") from error
     return url
 
 
@@ -227,8 +241,8 @@ def _bound_waiting(engine: Engine, seconds: float) -> None:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{int(seconds * 1000)}ms'")
 
 
-def _revision(connection: Connection) -> str | None:
-    if not inspect(connection).has_table(REVISION_TABLE):
+def _revision(connection: Connection, table: str) -> str | None:
+    if not inspect(connection).has_table(table):
         return None
-    found = connection.execute(text(f"SELECT version_num FROM {REVISION_TABLE}")).scalar()
+    found = connection.execute(text(f"SELECT version_num FROM {table}")).scalar()
     return None if found is None else str(found)

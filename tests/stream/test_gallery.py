@@ -435,8 +435,8 @@ def test_an_interrupted_start_leaves_no_half_made_gallery(
 
     whole = migrations.upgrade
 
-    def interrupted(connection: Any) -> None:
-        whole(connection)
+    def interrupted(connection: Any, kind: Any) -> None:
+        whole(connection, kind)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(migrations, "upgrade", interrupted)

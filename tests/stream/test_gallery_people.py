@@ -229,7 +229,7 @@ def make_first(place: str) -> None:
     whole = scripts._upgrade_revs
     with pytest.MonkeyPatch.context() as patch:
         scripts._upgrade_revs = lambda _, revision: whole("0001", revision)
-        patch.setattr(migrations, "_scripts", lambda: scripts)
+        patch.setattr(migrations, "_scripts", lambda _: scripts)
         with database.transaction(write=True) as connection:
             migrations.upgrade(connection)
             for key, name in enumerate(("Anna", "Bob"), 1):
