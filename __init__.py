@@ -26,6 +26,9 @@ The root package holds what every room shares: the version and the one exception
     │   ├── EventError                     a message is no event (stream/events)
     │   └── KeyRefused, NotAllowed, VersionTooNew, EventsLost: what a subscriber meets
     │                                      (stream/client_errors)
+    ├── SightingsError                 10  the sighting store cannot be changed
+    │   ├── SightingsUnreadable            not a sighting store, newer than the code, locked
+    │   └── UnknownSighting                no such sighting, or stranger
     ├── TrainingError                  9   a training run cannot go on; its checkpoints stay
     └── RecordError                    8   a record has wrong shapes (a bug; also a ValueError)
         └── WireError                      a message between nodes is no record (stream/carriers)
@@ -131,6 +134,20 @@ class PublishError(FacestreamError):
     """A socket cannot be opened."""
 
     exit_code = 7
+
+
+class SightingsError(FacestreamError):
+    """The sighting store cannot be changed."""
+
+    exit_code = 10
+
+
+class SightingsUnreadable(SightingsError):
+    """The file is not a sighting store, is newer than the code, or is locked."""
+
+
+class UnknownSighting(SightingsError):
+    """No sighting, or recurring stranger, has that id."""
 
 
 class TrainingError(FacestreamError):

@@ -24,6 +24,11 @@ def journal_path() -> Path:
     return data_folder() / "journal.db"
 
 
+def sightings_path() -> Path:
+    """The sighting store (SQLite) that is used where none is named."""
+    return data_folder() / "sightings.db"
+
+
 def keys_folder() -> Path:
     """The folder of CURVE keys that is used where none is named."""
     return data_folder() / "keys"

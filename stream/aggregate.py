@@ -7,6 +7,7 @@ that weigh most, and a thinned sample of qualities. It can be dumped and restore
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -105,13 +106,36 @@ class _Snapshot(msgspec.Struct, frozen=True, array_like=True):
 _DECODER = msgspec.msgpack.Decoder(_Snapshot)
 
 
+class FrameRow(NamedTuple):
+    """One observation of a track, without its face. row (R,): times a gain (R,), its share."""
+
+    ordinal: int
+    frame: int
+    pts: float
+    quality: float
+    row: Sequence[float]
+
+
+class Ledger(Protocol):
+    """Hears what every frame of a track weighs: all of them are too many for a track's state."""
+
+    def settle(self, key: TrackKey, rows: Sequence[FrameRow]) -> None:
+        """These rows of a track will not change any more."""
+        ...
+
+    def weigh(self, key: TrackKey, gain: Doubles, pending: Sequence[FrameRow]) -> None:
+        """A template was read: gain (R,) of all rows, and the rows of the open chunk as of now."""
+        ...
+
+
 class AggregateStage:
     """Keeps one fusion state per track and reads templates from it."""
 
-    def __init__(self, aggregator: Aggregator, evidence: int) -> None:
+    def __init__(self, aggregator: Aggregator, evidence: int, ledger: Ledger | None = None) -> None:
         """evidence: how many of the frames that weigh most are kept per track, >= 0."""
         self._aggregator = aggregator
         self._evidence = evidence
+        self._ledger = ledger
         self._tracks: dict[TrackKey, _Track] = {}
 
     @property
@@ -149,6 +173,8 @@ class AggregateStage:
             for seen, row in zip(track.waiting, reading.pending, strict=True)
         ]
         ranked = _rank(track.best + waiting, reading.gain)[: self._evidence]
+        if self._ledger is not None:
+            self._ledger.weigh(key, reading.gain, [_frame_row(seen) for seen in waiting])
         return TrackTemplate(
             key,
             frame,
@@ -221,14 +247,18 @@ class AggregateStage:
         track.spread.add(observation.quality)
         track.waiting.append(_seen(observation))
         if not len(track.fusion.pending.norms):
-            self._settle(track, self._aggregator.weigh(join_members(before, members)))
+            self._settle(
+                observation.key, track, self._aggregator.weigh(join_members(before, members))
+            )
         self._tracks[observation.key] = track
         return True
 
-    def _settle(self, track: _Track, rows: Doubles) -> None:
+    def _settle(self, key: TrackKey, track: _Track, rows: Doubles) -> None:
         """The open chunk was closed: its frames compete with the best so far."""
         for seen, row in zip(track.waiting, rows, strict=True):
             seen.row = row.tolist()
+        if self._ledger is not None:
+            self._ledger.settle(key, [_frame_row(seen) for seen in track.waiting])
         gain = self._aggregator.inspect(track.fusion).gain
         ranked = _rank(track.best + track.waiting, gain)
         track.best, track.waiting = [seen for _, seen in ranked[: self._evidence]], []
@@ -251,6 +281,10 @@ def _seen(observation: Observation) -> _Seen:
         pack_array(observation.box),
         None if observation.crop is None else pack_array(observation.crop),
     )
+
+
+def _frame_row(seen: _Seen) -> FrameRow:
+    return FrameRow(seen.ordinal, seen.frame.sequence, seen.frame.pts, seen.quality, seen.row)
 
 
 def _rank(seen: Sequence[_Seen], gain: Doubles) -> list[tuple[float, _Seen]]:

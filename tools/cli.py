@@ -70,7 +70,7 @@ def options(
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0 done, 2 to 9 as the exception tree says, 1 for what the system refuses (a full
+    Exit codes: 0 done, 2 to 10 as the exception tree says, 1 for what the system refuses (a full
     disk under the output, a file without rights), 130 interrupted with everything decided flushed.
     The message is one line on stderr.
     """
