@@ -32,6 +32,7 @@ from .gallery_records import (
     GalleryTemplates,
     Identity,
     NewSample,
+    Roster,
     Watchlist,
     check_text,
     normalise_name,
@@ -284,9 +285,21 @@ class Gallery:
         clock's, where it is not given.
         """
         moment = time.time() if now is None else now
+        return self.roster(pack, embedder, model=model, now=moment).at(moment)
+
+    def roster(
+        self,
+        pack: str,
+        embedder: str | None = None,
+        *,
+        model: DensityModel | None = None,
+        now: float | None = None,
+    ) -> Roster:
+        """The templates of everybody who is valid or will be, with their times; as `templates`."""
+        moment = time.time() if now is None else now
         key = "" if model is None else density.model_key(model)
         with self._database.transaction() as connection:
-            return reading.read_templates(connection, pack, embedder, key, moment)
+            return reading.read_roster(connection, pack, embedder, key, moment)
 
     def measure(self, pack: str, embedder: str, model: DensityModel) -> int:
         """Compute and keep the density of every template that has none by this model.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection, delete, func, insert, select
 
 from ..models.ida import DensityModel
-from .gallery_records import fuse
+from .gallery_records import fuse, join_vectors
 from .gallery_tables import densities, embeddings, identities, samples
 
 Floats = npt.NDArray[np.float32]
@@ -51,7 +51,7 @@ def read_pending(connection: Connection, pack: str, embedder: str, model: str) -
     rows = connection.execute(query).all()
     if not rows:
         return Pending((), np.zeros((0, 0), np.float32), ())
-    raw = np.frombuffer(b"".join(row.vector for row in rows), "<f4").reshape(len(rows), -1)
+    raw = join_vectors([row.vector for row in rows])
     people = [row.uid for row in rows]
     starts = [i for i in range(len(rows)) if i == 0 or people[i - 1] != people[i]]
     vectors = fuse(raw, np.array([row.quality for row in rows]), np.array(starts))

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections import defaultdict
 from collections.abc import Collection
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, func, or_, select
 
 from .. import GalleryError, UnknownIdentity
 from .gallery_density import read_densities
 from .gallery_records import (
     AuditEntry,
-    GalleryTemplates,
     Identity,
+    Member,
+    Roster,
     Sample,
     SampleEmbedding,
     Watchlist,
     fuse,
+    join_vectors,
     normalise_name,
 )
 from .gallery_tables import (
@@ -190,58 +193,51 @@ def read_audit(connection: Connection, uid: str | None = None) -> tuple[AuditEnt
     )
 
 
-def read_templates(
+def read_roster(
     connection: Connection, pack: str, embedder: str | None, model: str, now: float
-) -> GalleryTemplates:
-    """What `Gallery.templates` returns; model: the key of densities, "" for none.
+) -> Roster:
+    """What `Gallery.roster` returns; model: the key of densities, "" for none.
 
     Raises GalleryError for embeddings of two embedders.
     """
+    bounds = (identities.c.valid_from, identities.c.valid_until, identities.c.keep_until)
+    everybody = select(identities.c.id, identities.c.name, *bounds).order_by(identities.c.id)
     query = (
-        select(identities.c.id, identities.c.name, embeddings.c.embedder)
+        select(identities.c.id, embeddings.c.embedder)
         .add_columns(embeddings.c.vector, embeddings.c.quality)
         .join(samples, samples.c.identity_id == identities.c.id)
         .join(embeddings, embeddings.c.sample_id == samples.c.id)
         .where(embeddings.c.pack == pack)
-        .where(_is_valid(now))
+        # Faces of people whose time is over are needed by nobody, and stay in the store.
+        .where(*(or_(end.is_(None), end > now) for end in bounds[1:]))
         .order_by(identities.c.id, embeddings.c.id)
     )
     if embedder is not None:
         query = query.where(embeddings.c.embedder == embedder)
-    bounds = (identities.c.valid_from, identities.c.valid_until, identities.c.keep_until)
-    everybody = select(identities.c.name, _is_valid(now).label("valid"), *bounds).order_by(
-        identities.c.id
-    )
     version = read_version(connection)
+    found = connection.execute(everybody).all()
+    people = tuple(Member(one.name, *_matched(*one[2:])) for one in found)
     rows = connection.execute(query).all()
-    people = connection.execute(everybody).all()
     if len({row.embedder for row in rows}) > 1:
         raise GalleryError(
             f"the gallery holds embeddings of different embedder files of pack {pack}, which "
             "cannot be compared: enrol the photos again into a new gallery"
         )
-    known = {row.name for row in rows}
-    missing = tuple(one.name for one in people if one.valid and one.name not in known)
-    expired = tuple(one.name for one in people if not one.valid)
-    moments = [moment for one in people for moment in one[2:] if moment is not None]
-    changes_at = min((moment for moment in moments if moment > now), default=None)
     if not rows:
         nothing = np.zeros((0, 0), np.float32)
-        return GalleryTemplates((), nothing, version, missing, expired, changes_at, np.zeros(0))
-    raw = np.frombuffer(b"".join(row.vector for row in rows), "<f4").reshape(len(rows), -1)
+        return Roster(version, people, np.zeros(0, np.intp), nothing, np.zeros(0))
+    raw = join_vectors([row.vector for row in rows])
     # The rows of one person stand together, people in the order they were enrolled.
     starts = [i for i, row in enumerate(rows) if i == 0 or rows[i - 1].id != row.id]
     vectors = fuse(raw, np.array([row.quality for row in rows]), np.array(starts))
     kept = read_densities(connection, pack, rows[0].embedder, model) if model else {}
     densities = np.array([kept.get(rows[i].id, np.nan) for i in starts])
-    names = tuple(rows[i].name for i in starts)
-    return GalleryTemplates(names, vectors, version, missing, expired, changes_at, densities)
+    places = {one.id: place for place, one in enumerate(found)}
+    owners = np.array([places[rows[i].id] for i in starts], np.intp)
+    return Roster(version, people, owners, vectors, densities)
 
 
-def _is_valid(now: float) -> ColumnElement[bool]:
-    begun, ends, kept = identities.c.valid_from, identities.c.valid_until, identities.c.keep_until
-    return and_(
-        or_(begun.is_(None), begun <= now),
-        or_(ends.is_(None), ends > now),
-        or_(kept.is_(None), kept > now),
-    )
+def _matched(begins: float | None, until: float | None, kept: float | None) -> tuple[float, float]:
+    """From when until when somebody of these bounds is matched."""
+    ends = min(math.inf if end is None else end for end in (until, kept))
+    return -math.inf if begins is None else begins, ends

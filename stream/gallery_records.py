@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -17,11 +17,13 @@ from .. import EnrolmentRefused, GalleryError
 from .gallery_tables import KEY_LENGTH, NAME_LENGTH
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+LARGEST_QUALITY = 1e6
+"""Largest quality of a photo, either side of 0: sums of more would leave the floats."""
 
 # Joiners stand inside words of Persian, of Indic scripts and of emoji: the one kind of invisible
 # character that a name needs.
-LARGEST_QUALITY = 1e6
-"""Largest quality of a photo, either side of 0: sums of more would leave the floats."""
 JOINERS = "\u200c\u200d"
 
 
@@ -170,7 +172,53 @@ class GalleryTemplates(NamedTuple):
     missing: tuple[str, ...]
     expired: tuple[str, ...]
     changes_at: float | None
-    densities: npt.NDArray[np.float64]
+    densities: Doubles
+
+
+class Member(NamedTuple):
+    """One of a roster: matched from `begins` until `ends`, seconds since 1970; +-inf: no bound."""
+
+    name: str
+    begins: float
+    ends: float
+
+
+class Roster(NamedTuple):
+    """One version's people with the times at which they are matched, in the order of enrolment.
+
+    So a matcher that cannot reach the store still knows whom to stop matching, and when. people:
+    everybody, P. owners: (T,) intp, ascending: the place in `people` of each of the T who have an
+    embedding of the pack and whose time is not over. vectors: (T, C) float32, unit length; (0, 0)
+    when there are none. densities: (T,) float64, NaN where none is kept.
+    """
+
+    version: int
+    people: tuple[Member, ...]
+    owners: npt.NDArray[np.intp]
+    vectors: Floats
+    densities: Doubles
+
+    def at(self, now: float) -> GalleryTemplates:
+        """Who is matched at `now`, seconds since 1970: not earlier than when this was read."""
+        begins = np.array([one.begins for one in self.people])
+        ends = np.array([one.ends for one in self.people])
+        valid = (begins <= now) & (now < ends)
+        with_template = np.zeros(len(self.people), np.bool_)
+        with_template[self.owners] = True
+        chosen = valid[self.owners]
+        moments = np.concatenate([begins, ends])
+        later = moments[(moments > now) & (moments < np.inf)]
+        names = [one.name for one in self.people]
+        return GalleryTemplates(
+            names=tuple(names[i] for i in self.owners[chosen]),
+            # Nearly always everybody is valid, and a large gallery is not copied for nothing.
+            vectors=self.vectors if chosen.all() else self.vectors[chosen],
+            version=self.version,
+            missing=tuple(names[i] for i in np.flatnonzero(valid & ~with_template)),
+            expired=tuple(names[i] for i in np.flatnonzero(~valid)),
+            changes_at=float(later.min()) if len(later) else None,
+            densities=self.densities[chosen],
+        )
 
 
 def day(seconds: float) -> str:
@@ -243,7 +291,18 @@ def check_moment(what: str, moment: float | None) -> float | None:
     return moment
 
 
-def fuse(raw: Floats, quality: npt.NDArray[np.float64], starts: npt.NDArray[np.intp]) -> Floats:
+def join_vectors(stored: Sequence[bytes]) -> Floats:
+    """(N, C) float32 from as many stored embeddings. Raises GalleryError for different lengths."""
+    if len(lengths := {len(one) for one in stored}) > 1:
+        raise GalleryError(
+            f"the gallery holds embeddings of one embedder of {min(lengths) // 4} and of "
+            f"{max(lengths) // 4} numbers: `facestream gallery remove` whom another program wrote, "
+            "and enrol again"
+        )
+    return np.frombuffer(b"".join(stored), "<f4").reshape(len(stored), -1)
+
+
+def fuse(raw: Floats, quality: Doubles, starts: npt.NDArray[np.intp]) -> Floats:
     """Quality-weighted mean of unit embeddings, normalised, per run of rows.
 
     raw: (N, C) float32, not normalised; quality: (N,); starts: (G,) first row of each run,

@@ -110,8 +110,10 @@ def test_a_matcher_uses_what_is_kept_and_computes_the_rest(
         return whole(self, vectors)
 
     def scores() -> list[float]:
-        known = KnownPeople(gallery, pack="open", embedder=EMBEDDER, dimension=C, anchors=ANCHORS)
-        _, index, names = known()
+        with KnownPeople(
+            gallery, pack="open", embedder=EMBEDDER, dimension=C, anchors=ANCHORS
+        ) as known:
+            _, index, names = known()
         probe = np.full((1, C), 0.5, np.float32)
         (hits,) = index.search(probe, 3)
         return [score for _, score in sorted((names[h.identity], h.score) for h in hits)]
