@@ -178,6 +178,12 @@ class EnrolConfig:
     """Smallest quality, in the unit of the pack's quality source; null accepts any."""
     largest: bool = False
     """Take the largest face of a photo that shows several, instead of refusing it."""
+    duplicates: Literal["refuse", "merge", "add"] = "refuse"
+    """What becomes of a new person who looks like somebody else in the gallery: refuse, merge
+    (enrol the face as that person) or add (as somebody new all the same)."""
+    duplicate_score: float | None = None
+    """Cosine from which on a face looks like somebody in the gallery; null takes the pack's
+    threshold, raised with the number of people enrolled."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,270 @@
+"""Whether a face may be enrolled as somebody, given who is in the gallery already; and storing it.
+
+A face is refused where it looks like somebody else in the gallery, or what the rules say instead.
+Photos, clips and sightings come through here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from .. import EnrolmentRefused, GalleryError
+from ..configs.schema import EnrolConfig
+from ..models.card import Card
+from .enrol_alike import Alike, LookAlikes, unit_rows
+from .enrol_records import PhotoResult, Refusal, refused
+from .gallery import Gallery
+from .gallery_records import Change, NewSample, normalise_name
+
+Floats = npt.NDArray[np.float32]
+
+
+class Offered(NamedTuple):
+    """A face to enrol: who it is of, where it comes from, and what the networks said of it.
+
+    name: normalised. digest: SHA-256 of what it was made of, by which it is known again.
+    embedding: (C,) float32 of any length. face_height: px, None where nothing was measured.
+    """
+
+    name: str
+    source: str
+    digest: str
+    embedding: Floats
+    norm: float
+    quality: float
+    face_height: float | None = None
+    change: Change | None = None
+
+
+class Admission:
+    """Judges and stores faces of one embedder. Use it from one thread."""
+
+    def __init__(self, gallery: Gallery, card: Card, rules: EnrolConfig) -> None:
+        """card: of the pack that made the embeddings."""
+        self._gallery = gallery
+        self._card = card
+        self._rules = rules
+        self._key = {"pack": card.name, "embedder": card.checksum(card.embedder.file)}
+        self._version = -1
+        self._people: LookAlikes | None = None
+        self._expired: frozenset[str] = frozenset()
+        self._same: dict[str, Alike] = {}
+        """New names that turned out to be somebody else's in this run."""
+
+    def begin(self) -> None:
+        """A new run: what was said of names in the one before is forgotten."""
+        self._same.clear()
+
+    def admit(self, offered: Sequence[Offered]) -> list[PhotoResult]:
+        """Judge faces in their order, each with those before it in the gallery, and store them.
+
+        All that are taken go into the gallery in one transaction. Raises what the gallery raises;
+        then none was taken.
+        """
+        if not offered:
+            return []
+        people = self._look(len(offered[0].embedding))
+        compared = people.compare(unit_rows(np.stack([one.embedding for one in offered])))
+        holders = self._gallery.holders([one.digest for one in offered], **self._key)
+        results: list[PhotoResult] = []
+        for place, one in enumerate(offered):
+            try:
+                result = self._judge(one, *compared.nearest(place, one.name), holders)
+            except Refusal as refusal:
+                result = refused(one.source, one.name, refusal)
+            if result.status == "enrolled":
+                compared.add(place, result.identity, one.quality)
+                holders[one.digest] = result.identity
+            results.append(result)
+        return self._store(offered, results)
+
+    def _look(self, dimension: int) -> LookAlikes:
+        """The people of the gallery as it is now; read anew only where others have changed it."""
+        if self._people is None or self._version != self._gallery.version():
+            found = self._gallery.templates(self._key["pack"], self._key["embedder"])
+            vectors = found.vectors
+            if not found.names:
+                vectors = np.zeros((0, dimension), np.float32)
+            elif vectors.shape[1] != dimension:
+                raise GalleryError(
+                    f"embeddings of pack {self._card.name} in this gallery have "
+                    f"{vectors.shape[1]} numbers, got {dimension}"
+                )
+            self._people = LookAlikes(found.names, vectors, dimension)
+            self._version, self._expired = found.version, frozenset(found.expired)
+        return self._people
+
+    def _judge(
+        self, one: Offered, own: float | None, other: Alike | None, holders: dict[str, str]
+    ) -> PhotoResult:
+        """What becomes of a face: own is its score with its name, other whom else it is like.
+
+        Raises Refusal.
+        """
+        name, remark = one.name, ""
+        merged = self._same.get(name) if self._rules.duplicates == "merge" else None
+        holder = holders.get(one.digest)
+        if holder is not None and holder not in (name, merged and merged.name):
+            raise Refusal("duplicate photo", f"duplicate photo: already enrolled as {holder}")
+        line = self._line()
+        if holder is not None:
+            name = holder
+        elif own is None and name in self._same:
+            name, remark = self._resolve(name, self._same[name], "an earlier face of theirs ")
+        elif line is not None and other is not None and other.score >= line:
+            if own is None:
+                name, remark = self._resolve(name, other, "")
+            elif own < other.score:
+                remark = self._compete(name, own, other)
+        elif own is not None and self._is_odd(own):
+            remark = (
+                f"unlike the faces of {name} enrolled before ({own:.2f}): enrol another person of "
+                "that name under another one"
+            )
+        if holder is None:
+            self._check_validity(name)
+        return PhotoResult(
+            one.source,
+            name,
+            "enrolled" if holder is None else "known",
+            face_height=one.face_height,
+            quality=one.quality,
+            remark=remark,
+        )
+
+    def _resolve(self, name: str, other: Alike, who: str) -> tuple[str, str]:
+        """As whom a new person's face is enrolled that looks like somebody else, and a remark."""
+        words = f"{who}looks like {other.name} at {other.score:.2f}"
+        if self._rules.duplicates == "add":
+            return name, words
+        self._same[name] = other
+        if self._rules.duplicates == "merge":
+            return other.name, f"{name} {words}: merged"
+        raise Refusal(
+            "looks like somebody else",
+            f"{words}: merge, add or refuse? (--duplicates merge enrols it as {other.name}, "
+            f"--duplicates add as {name})",
+        )
+
+    def _compete(self, name: str, own: float, other: Alike) -> str:
+        """The remark on a face that is more like another person than like its own."""
+        words = f"looks like {other.name} at {other.score:.2f}, and like {name} at {own:.2f}"
+        if self._rules.duplicates == "add":
+            return words
+        raise Refusal(
+            "looks like somebody else",
+            f"{words}: enrol it as {other.name}, or with --duplicates add as {name}",
+        )
+
+    def _line(self) -> float | None:
+        """The cosine from which on a face looks like somebody; None where the card has none."""
+        if self._rules.duplicate_score is not None:
+            return self._rules.duplicate_score
+        return None if self._card.decision is None else self._card.decision.cosine_threshold
+
+    def _is_odd(self, own: float) -> bool:
+        """Whether a face is less like its own person than strangers are on average."""
+        decision = self._card.decision
+        return decision is not None and own < decision.impostor_cosine_centre
+
+    def _check_validity(self, name: str) -> None:
+        if name not in self._expired:
+            return
+        identity, now = self._gallery.show(name).identity, time.time()
+        ends = [end for end in (identity.valid_until, identity.keep_until) if end is not None]
+        if ends and min(ends) <= now:
+            raise Refusal(
+                "out of date",
+                f"{name} {identity.why_not(now)}, so nobody would be matched with it: change that "
+                "first with `facestream gallery edit`, or remove the person",
+            )
+
+    def _store(self, offered: Sequence[Offered], results: list[PhotoResult]) -> list[PhotoResult]:
+        """Put all that are taken into the gallery; what it refuses is refused."""
+        wanted = [
+            place
+            for place, (one, result) in enumerate(zip(offered, results, strict=True))
+            if result.status == "enrolled"
+            or (result.status == "known" and one.change is not None and result.identity == one.name)
+        ]
+        if not wanted:
+            return results
+        self._version = -1  # unless the gallery takes all that were added to the look-alikes
+        new = [_sample(offered[place], results[place].identity) for place in wanted]
+        answers = self._gallery.add_samples(new, **self._key)
+        sound = True
+        for place, answer in zip(wanted, answers, strict=True):
+            one = results[place]
+            sound = sound and answer is (one.status == "enrolled")
+            if isinstance(answer, EnrolmentRefused):
+                results[place] = refused(one.source, offered[place].name, answer, "duplicate photo")
+            elif not answer:
+                results[place] = msgspec.structs.replace(one, status="known")
+        if sound:
+            self._version = self._gallery.version()
+        return results
+
+
+def enrol_template(
+    gallery: Gallery,
+    card: Card,
+    name: str,
+    template: Floats,
+    *,
+    quality: float,
+    source: str,
+    digest: str | None = None,
+    norm: float = 1.0,
+    change: Change | None = None,
+    rules: EnrolConfig | None = None,
+) -> PhotoResult:
+    """Enrol a fused template (C,) float32, as of a sighting, as one sample of a person.
+
+    card: of the pack that made it. quality: in the pack's unit, such as the median of the track's;
+    it weighs the sample beside the person's others. source: where it comes from, in words. digest:
+    SHA-256 in hexadecimal of what it was made of; the template's own where it is not given. change:
+    what is set for the person in the same step.
+
+    Enrolled as `PhotoResult.identity`, which `rules.duplicates` "merge" may have changed. Raises
+    EnrolmentRefused with the reason in words: a name that cannot be shown, somebody else who looks
+    like it, a person whose time is over; and what the gallery raises.
+    """
+    rules = rules or EnrolConfig()
+    if rules.least_quality is not None and quality < rules.least_quality:
+        raise Refusal(
+            "low quality", f"quality {quality:.4g}, at least {rules.least_quality:.4g} needed"
+        )
+    vector = np.asarray(template, np.float32)
+    offered = Offered(
+        name=normalise_name(name),
+        source=source,
+        digest=digest or hashlib.sha256(vector.astype("<f4").tobytes()).hexdigest(),
+        embedding=vector,
+        norm=norm,
+        quality=quality,
+        change=change,
+    )
+    (result,) = Admission(gallery, card, rules).admit([offered])
+    if result.status == "refused":
+        raise Refusal(result.cause or "duplicate photo", result.reason)
+    return result
+
+
+def _sample(one: Offered, identity: str) -> NewSample:
+    return NewSample(
+        identity=identity,
+        embedding=one.embedding,
+        norm=one.norm,
+        quality=one.quality,
+        source=one.source,
+        digest=one.digest,
+        # What was to be said of a new person is not said of the one they are merged into.
+        change=one.change if identity == one.name else None,
+    )
