@@ -186,10 +186,15 @@ class CAFaceTraining:
     """How it is trained; a step is `run.batch` sets."""
     pack: str = "open"
     """Pack whose embeddings, styles and qualities are fused."""
-    fuser: Literal["caface", "learned"] = "caface"
-    """CAFace, or the learned mean: one weight per face from a small network."""
+    fuser: Literal[
+        "caface", "learned", "nan", "cfan", "pfe", "caface-quality", "caface-guided"
+    ] = "caface"
+    """CAFace, or the learned mean: one weight per face from a small network. The others are to
+    compare with and do not run live: NAN; CFAN and PFE on style statistics in place of feature
+    maps; CAFace with the quality as one more style channel; CAFace on top of the learned mean."""
     keys: Literal["style", "style+norm", "style+quality", "style+norm+quality"] = "style+norm"
-    """What a face is weighed by; CAFace has style+norm."""
+    """What the learned mean weighs a face by, alone or under caface-guided; CAFace itself has
+    style+norm."""
     centres: Count = 4
     """M of CAFace."""
     code: Count = 32
@@ -214,9 +219,10 @@ class CAFaceTraining:
 
     def __post_init__(self) -> None:
         """Refuse what CAFace does not read, and sets that cannot be cut in two."""
-        if self.fuser == "caface" and self.keys != "style+norm":
-            raise ConfigError(f"keys of caface must be style+norm, got {self.keys}")
-        if self.fuser == "caface" and any(size % 2 for size in self.tracks.sizes):
+        guided = self.fuser in ("learned", "caface-guided")
+        if not guided and self.keys != "style+norm":
+            raise ConfigError(f"keys of {self.fuser} must be style+norm, got {self.keys}")
+        if self.fuser.startswith("caface") and any(size % 2 for size in self.tracks.sizes):
             raise ConfigError(
                 "sizes of caface must be even, for the consistency of two halves, got "
                 f"{', '.join(map(str, self.tracks.sizes))}"

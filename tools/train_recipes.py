@@ -169,6 +169,13 @@ def caface(config: Config, out: Out, assets: Assets = None, install: Install = F
     module = _recipe("caface")
     settings, text = read_training(CAFaceTraining, "caface", config)
     home = _need_assets(assets)
+    fuser = settings.fuser
+    kind: Kind | None = fuser if fuser == "caface" or fuser == "learned" else None
+    if install and kind is None:
+        raise ConfigError(
+            f"--install puts a head of caface or learned into a card, {fuser} does not "
+            "run live: leave --install out"
+        )
     shares: list[tuple[Role, int]] = [
         ("training", settings.training_pictures),
         ("validation", settings.validation_pictures),
@@ -176,9 +183,9 @@ def caface(config: Config, out: Out, assets: Assets = None, install: Install = F
     banks = [role_bank(home, role, settings.bank, settings.pack, most) for role, most in shares]
     recipe = module.caface_recipe(settings, *banks)
     run_recipe("caface", recipe, settings.run, text, out)
-    if install:
-        exported = out / "export" / f"{settings.pack}.{settings.fuser}.npz"
-        _install(load_card(settings.pack), settings.fuser, exported, f"caface {config}", recipe)
+    if install and kind is not None:
+        exported = out / "export" / f"{settings.pack}.{fuser}.npz"
+        _install(load_card(settings.pack), kind, exported, f"caface {config}", recipe)
 
 
 def fiqa(config: Config, out: Out, assets: Assets = None) -> None:

@@ -1,11 +1,14 @@
 """`facestream train caface`: a fuser for a pack, trained on the pack's own features.
 
-CAFace (Kim, Liu, Jain, Liu, NeurIPS 2022), or the learned mean, on sets with the structure of
-tracks (train/track_sets). The backbone is frozen: only features are read.
+CAFace (Kim, Liu, Jain, Liu, NeurIPS 2022), the learned mean, or one of those that they are compared
+with (train/fusers), on sets with the structure of tracks (train/track_sets). The backbone is
+frozen: only features are read.
 
 The paper's template loss 1 - cos(fused, centre) rewards what all degraded faces have in common, so
 cosines rise and nobody is told apart better. The loss `identity` asks whose the set is, among
-everybody of the training split: cross-entropy of scale * cos(fused, every centre).
+everybody of the training split: cross-entropy of scale * cos(fused, every centre). PFE alone keeps
+its own loss, the likelihood that two faces of a set are of one person: its variances mean something
+only by it.
 """
 
 from __future__ import annotations
@@ -20,17 +23,20 @@ from torch import Tensor, nn
 
 from .. import ConfigError
 from ..configs.training import CAFaceTraining
-from ..models.caface_head import HeadSize, save_head
+from ..models.caface_head import save_head
 from ..models.feature_store import fingerprint_parts
 from ..models.fusion import Floats
 from ..models.networks.caface import CAFace
 from ..models.networks.caface_files import head_from_network
 from ..models.networks.caface_losses import consistency_loss, template_loss
 from ..models.networks.scalar_fusion import ScalarWeighted, scalar_head
+from ..models.networks.set_fusion_losses import pfe_loss
 from ..models.networks.sets import FaceSets
+from ..models.networks.style_fusion import OnStyles
 from ..models.scalar_fusion import save_scalar_head
 from ..models.store import written_whole
 from .feature_bank import Bank
+from .fusers import LIVE, Fuser, fuse_sets, make_fuser, plan_fuser, save_fuser
 from .track_sets import TrackSampler, TrackSets
 
 VALIDATION_SIZES = (8, 16)
@@ -45,7 +51,7 @@ FPIR = 0.01
 class FusionTask(nn.Module):
     """A fuser and its losses."""
 
-    def __init__(self, fuser: CAFace | ScalarWeighted, config: CAFaceTraining, centres: Floats):
+    def __init__(self, fuser: Fuser, config: CAFaceTraining, centres: Floats):
         """centres: (P, C) float32, unit, of everybody in training."""
         super().__init__()
         self.fuser = fuser
@@ -60,10 +66,11 @@ class FusionTask(nn.Module):
         CAFace is read of the first half of each set, of both halves one after the other and of
         both at once; the consistency loss compares the last two (equation 10).
         """
-        if isinstance(self.fuser, ScalarWeighted):
+        if not isinstance(self.fuser, CAFace):
             fused = self.fuser(batch.sets)
+            own = self.config.fuser == "pfe"
             return {
-                "loss": self._identify(fused, batch),
+                "loss": self._pair(batch) if own else self._identify(fused, batch),
                 "template": template_loss(fused, batch.centres).detach(),
             }
         network, half = self.fuser, batch.sets.mask.shape[1] // 2
@@ -80,12 +87,13 @@ class FusionTask(nn.Module):
             "template": template_loss(whole, batch.centres).detach(),
         }
 
-    def fuse(self, sets: FaceSets) -> Tensor:
-        """The templates (B, C), as live: CAFace in chunks."""
-        if isinstance(self.fuser, CAFace):
-            return self.fuser.fuse_in_chunks(sets)
-        fused: Tensor = self.fuser(sets)
-        return fused
+    def _pair(self, batch: TrackSets) -> Tensor:
+        """PFE's loss over the pairs of faces of each set."""
+        assert isinstance(self.fuser, OnStyles)
+        sets = batch.sets
+        logs = self.fuser.log_variances(sets).flatten(0, 1)
+        owners = torch.arange(len(sets.mask)).repeat_interleave(sets.mask.shape[1])
+        return pfe_loss(sets.features.flatten(0, 1), logs, owners.to(logs.device))
 
     def _identify(self, fused: Tensor, batch: TrackSets) -> Tensor:
         if self.config.loss == "template":
@@ -114,8 +122,8 @@ class CAFaceRecipe:
             for name, bank in (("training", training), ("validation", validation))
         )
         torch.manual_seed(config.run.seed)
-        fuser = make_fuser(config, training.clean.shape[1], styles)
-        self.network = FusionTask(fuser, config, self.sampler.centres)
+        self.plan = plan_fuser(config, training.clean.shape[1], styles)
+        self.network = FusionTask(make_fuser(self.plan), config, self.sampler.centres)
         self._gallery, self._sets = _validation_sets(config, validation)
 
     def groups(self) -> list[dict[str, Any]]:
@@ -144,7 +152,7 @@ class CAFaceRecipe:
         losses, own, best, template = [], [], [], []
         for batch in self._sets:
             moved = batch.to(device)
-            fused = F.normalize(self.network.fuse(moved.sets).float(), dim=1)
+            fused = F.normalize(fuse_sets(self.network.fuser, moved.sets).float(), dim=1)
             cosines = fused @ gallery.T
             losses.append(F.cross_entropy(self.config.scale * cosines, moved.people))
             own.append(cosines.gather(1, moved.people[:, None])[:, 0])
@@ -160,13 +168,17 @@ class CAFaceRecipe:
         }
 
     def export(self, folder: Path) -> list[Path]:
-        """Write PACK.caface.npz or PACK.learned.npz, the head that a card names."""
+        """Write PACK.FUSER.npz: of caface and learned the head that a card names."""
         path = folder / f"{self.config.pack}.{self.config.fuser}.npz"
         with written_whole(path) as partial:
-            if isinstance(self.network.fuser, CAFace):
-                save_head(partial, head_from_network(self.network.fuser))
+            fuser = self.network.fuser
+            if self.config.fuser not in LIVE:
+                save_fuser(partial, self.plan, fuser)
+            elif isinstance(fuser, CAFace):
+                save_head(partial, head_from_network(fuser))
             else:
-                save_scalar_head(partial, scalar_head(self.network.fuser))
+                assert isinstance(fuser, ScalarWeighted)
+                save_scalar_head(partial, scalar_head(fuser))
         return [path]
 
 
@@ -176,18 +188,6 @@ def caface_recipe(config: CAFaceTraining, training: Bank, validation: Bank) -> C
     Both banks were made by config.pack with config.bank. Raises ConfigError as `CAFaceRecipe` does.
     """
     return CAFaceRecipe(config, training, validation)
-
-
-def make_fuser(config: CAFaceTraining, dimension: int, styles: int) -> CAFace | ScalarWeighted:
-    """The untrained network for embeddings of `dimension` numbers and K = `styles`.
-
-    CAFace's style mix starts at the mean of both statistics: 0, the paper's, makes the first steps
-    blind.
-    """
-    if config.fuser == "learned":
-        return ScalarWeighted(dimension, styles, keys=config.keys, hidden=config.hidden)
-    size = HeadSize(dimension, styles, config.centres, config.code, config.code)
-    return CAFace(size, style_mix=0.5)
 
 
 def _validation_sets(config: CAFaceTraining, bank: Bank) -> tuple[Tensor, list[TrackSets]]:

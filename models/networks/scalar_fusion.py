@@ -44,12 +44,22 @@ class ScalarWeighted(WeightedFuser):
         self.fc2 = nn.Linear(hidden, 1)
         start_at_zero(self.fc2)
 
+    def score(self, sets: FaceSets) -> Tensor:
+        """The network's score (B, N) of every face, 0 in the padding.
+
+        Raises RecordError when `sets` does not fit.
+        """
+        return self._score(self._prepare(sets))
+
     def _weigh(self, sets: FaceSets) -> Tensor:
+        return softmax_over_set(self._score(sets), sets.mask)
+
+    def _score(self, sets: FaceSets) -> Tensor:
         faces = sets.mask.flatten().nonzero().squeeze(1)  # padding must not enter the statistics
         rows = self._inputs(sets).flatten(0, 1)[faces]
         scores = widen(self.fc2(F.relu(self.fc1(self.drop(self.norm(rows))))))
         placed = scores.new_zeros(sets.mask.numel()).index_copy(0, faces, scores.squeeze(1))
-        return softmax_over_set(placed.reshape(sets.mask.shape), sets.mask)
+        return placed.reshape(sets.mask.shape)
 
     def _inputs(self, sets: FaceSets) -> Tensor:
         assert sets.styles is not None  # check_sets saw to it

@@ -118,6 +118,12 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
         CliRunner().invoke(app, words, catch_exceptions=False)
 
 
+def test_what_does_not_run_live_is_not_installed(tmp_path: Path) -> None:
+    words = ["caface", "caface-nan-omz", "--assets", str(tmp_path), "--out", str(tmp_path)]
+    with pytest.raises(ConfigError, match="nan does not run live"):
+        CliRunner().invoke(app, [*words, "--install"], catch_exceptions=False)
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

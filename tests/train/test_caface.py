@@ -20,6 +20,7 @@ from facestream.train.caface import CAFaceRecipe, caface_recipe
 from facestream.train.checkpoint import Origin
 from facestream.train.engine import train
 from facestream.train.feature_bank import Bank
+from facestream.train.fusers import fuse_sets
 from facestream.train.track_sets import TrackSampler
 
 from .made_bank import SETTINGS, C, make_store
@@ -100,7 +101,9 @@ def test_what_ships_fuses_as_the_network_does(
     drawn = TrackSampler(banks[1], SMALL.tracks).draw(np.random.default_rng(0), 4, 24)
     recipe.network.eval()
     with torch.no_grad():
-        expected = torch.nn.functional.normalize(recipe.network.fuse(drawn.sets).double(), dim=1)
+        expected = torch.nn.functional.normalize(
+            fuse_sets(recipe.network.fuser, drawn.sets).double(), dim=1
+        )
     one = make_aggregator(fuser, dimension=C, head_path=path)
     sets = drawn.sets
     assert sets.styles is not None and sets.quality is not None
@@ -184,7 +187,21 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         CAFaceTraining(RUN, tracks=TrackSettings(sizes=(2, 3)))
 
 
-@pytest.mark.parametrize("name", ["omz", "open", "learned-omz", "learned-open", "paper"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "omz",
+        "open",
+        "learned-omz",
+        "learned-open",
+        "nan-omz",
+        "cfan-omz",
+        "pfe-omz",
+        "quality-omz",
+        "guided-omz",
+        "paper",
+    ],
+)
 def test_presets_load(name: str) -> None:
     config, text = read_training(CAFaceTraining, "caface", f"caface-{name}")
     assert config.run.steps >= 600 and "run:" in text
