@@ -1,10 +1,8 @@
 """Exact top-k search of a gallery by the IDA score, and what a score says about chance.
 
 The score of probe q and gallery vector g is c~ = cos - (r_q + r_g)/(2 tau) + log cosh(D/2)/tau with
-D = r_q - r_g (models/ida). Since D^2/8 - D^4/192 <= log cosh(D/2) <= D^2/8, and D^2 is a polynomial
-in r_g, one inner product over the embedding and two more columns (r_g, r_g^2) gives every score
-from above, wrong by at most max D^4 / (192 tau) plus float32 rounding. Whatever can still be among
-the k best is scored again in float64, so the answer is that of exhaustive search.
+D = r_q - r_g (models/ida). models/search_scan finds the few rows that can be among the k best;
+those are scored again in float64, so the answer is that of exhaustive search.
 """
 
 from __future__ import annotations
@@ -18,12 +16,12 @@ from scipy.special import log_ndtr
 
 from .. import RecordError
 from .fusion import Doubles, Floats
-from .ida import DensityModel, aligned_score, check_unit_rows, row_lengths
+from .ida import DensityModel, Integers, aligned_score, check_unit_rows
+from .search_rows import Precision, StoredRows, blocks_of
+from .search_scan import Candidates, find_candidates
 
-Integers = npt.NDArray[np.int64]
-
-_BLOCK = 1 << 24  # scores, or numbers of gallery rows, held at once: 64 MiB of float32
-_ROUNDING = 2.0**-23  # float32, with a factor 2 to spare
+_SCORED = 1 << 22  # numbers of gallery rows that are scored in float64 at once: 32 MiB
+_PROBES = 128  # probes that go through the gallery together
 
 
 class Hit(NamedTuple):
@@ -47,12 +45,14 @@ class SearchIndex:
         *,
         anchors: DensityModel | None = None,
         densities: npt.NDArray[np.floating] | None = None,
+        precision: Precision = "float32",
     ) -> None:
         """vectors (G, C) float32 unit, G >= 0; owners (G,) identity index >= 0 of each.
 
         anchors: `Anchors` or a `LearnedDensity`, for the densities of probes, and of the gallery
         where `densities` (G,), stored at enrolment with the same ones, is not given. Without them
-        every score is the cosine.
+        every score is the cosine. precision: of the vectors in memory (models/search_rows); the
+        answers are the same.
         Raises RecordError when shapes do not fit or a vector is not of length 1.
         """
         if vectors.ndim != 2 or vectors.dtype != np.float32:
@@ -69,32 +69,22 @@ class SearchIndex:
             densities = anchors.density(vectors)
         elif densities.shape != (count,) or not np.isfinite(densities).all():
             raise RecordError(f"densities must be ({count},) and finite, got {densities.shape}")
-        order = np.argsort(owners, kind="stable")
+        order = np.argsort(densities, kind="stable")
         self._owners: Integers = owners.astype(np.int64)[order]
         self.dimension = dimension
         self.anchors = anchors
         self._tau = anchors.tau if anchors else 1.0
         self._densities: Doubles = densities.astype(np.float64)[order]
-        self._starts = np.unique(self._owners, return_index=True)[1]  # first row of each identity
-        # Densities about their mean: small numbers lose least in float32, and D does not change.
-        self._middle = float(self._densities.mean()) if count else 0.0
-        offsets = self._densities - self._middle
-        self._rows: Floats = np.empty((count, dimension + 2), np.float32)
-        for block in self._blocks(count):  # so that no second copy of a large gallery is made
-            self._rows[block, :dimension] = vectors[order[block]]
-        self._rows[:, dimension] = offsets
-        self._rows[:, dimension + 1] = offsets**2
-        self._longest = float(row_lengths(self._rows).max(initial=0.0))
-
-    def _blocks(self, count: int) -> list[slice]:
-        """0 .. count - 1 in blocks of rows that hold at most _BLOCK numbers."""
-        size = max(1, _BLOCK // (self.dimension + 2))
-        return [slice(start, start + size) for start in range(0, count, size)]
+        # Vectors of each identity, most first: any n + 1 rows, where n is the sum of the k - 1
+        # largest, are of at least k identities.
+        counts = np.unique(self._owners, return_counts=True)[1]
+        self._counts: Integers = np.sort(counts)[::-1]
+        self._rows = StoredRows(vectors, order, precision)
 
     @property
     def identities(self) -> int:
         """How many identities have at least one vector."""
-        return len(self._starts)
+        return len(self._counts)
 
     def search(
         self, probes: Floats, k: int, *, by: Literal["ida", "cosine"] = "ida"
@@ -111,74 +101,46 @@ class SearchIndex:
         check_unit_rows("probes", probes)
         if not self.identities or not len(probes):
             return [()] * len(probes)
-        plain = by == "cosine" or self.anchors is None
+        k = min(k, self.identities)
+        anchors = None if by == "cosine" else self.anchors
         hits: list[tuple[Hit, ...]] = []
-        size = max(1, _BLOCK // len(self._rows))
-        for start in range(0, len(probes), size):
-            block = probes[start : start + size]
-            densities = None if plain or self.anchors is None else self.anchors.density(block)
-            hits += self._search_block(block, densities, k)
+        for start in range(0, len(probes), _PROBES):
+            block = probes[start : start + _PROBES]
+            own = None if anchors is None else anchors.density(block)
+            hits += self._search_block(block, own, k)
         return hits
 
-    def _search_block(
-        self, probes: Floats, densities: Doubles | None, k: int
-    ) -> list[tuple[Hit, ...]]:
-        keys, slack = self._keys(probes, densities)
-        upper = keys @ self._rows.T  # (Q, G), each score from above but for rounding
-        best = upper
-        if self.identities < len(self._rows):
-            best = np.maximum.reduceat(upper, self._starts, axis=1)  # (Q, identities)
-        k = min(k, self.identities)
-        bars = np.partition(best, -k, axis=1)[:, -k] - slack
-        return [
-            self._rescore(
-                probes[row],
-                None if densities is None else float(densities[row]),
-                np.flatnonzero(upper[row] >= bars[row]),
-                k,
-            )
-            for row in range(len(probes))
-        ]
-
-    def _keys(self, probes: Floats, densities: Doubles | None) -> tuple[Floats, Doubles]:
-        """The probes' side of the inner product (Q, C + 2), and how far below the bar to look (Q,).
-
-        By cosine the two more columns are 0. Terms that depend on the probe alone are left out.
-        """
-        keys = np.zeros((len(probes), self.dimension + 2), np.float32)
-        keys[:, : self.dimension] = probes
-        slack = np.zeros(len(probes))
-        if densities is not None:
-            offsets = densities - self._middle
-            keys[:, self.dimension] = -(0.5 + offsets / 4.0) / self._tau
-            keys[:, self.dimension + 1] = 0.125 / self._tau
-            far = np.maximum(
-                np.abs(densities - self._densities.min()), np.abs(densities - self._densities.max())
-            )
-            slack += far**4 / (192.0 * self._tau)
-        lengths = np.linalg.norm(keys, axis=1).astype(np.float64)
-        return keys, slack + 2.0 * self._rows.shape[1] * _ROUNDING * lengths * self._longest
-
-    def _rescore(
-        self, probe: Floats, density: float | None, rows: Integers, k: int
-    ) -> tuple[Hit, ...]:
-        """The k best identities of the gallery rows that may hold them."""
-        # Row sums, not a matrix product: equal rows must give equal bits for ties to hold.
-        # In blocks: for large tau the bound is loose, and that may be the whole gallery.
-        cosines, wide = np.empty(len(rows)), probe.astype(np.float64)
-        for block in self._blocks(len(rows)):
-            vectors = self._rows[rows[block], : self.dimension]
-            cosines[block] = (vectors * wide).sum(axis=1)
+    def _search_block(self, probes: Floats, own: Doubles | None, k: int) -> list[tuple[Hit, ...]]:
+        """The k <= identities best of probes (Q, C) with densities (Q,), None for plain cosines."""
+        densities = None if own is None else self._densities
+        need = int(self._counts[: k - 1].sum()) + 1
+        pairs = find_candidates(self._rows, densities, probes, own, need, tau=self._tau)
+        cosines = self._cosines(probes, pairs)
         scores = cosines
-        if density is not None:
-            scores = aligned_score(cosines, density, self._densities[rows], tau=self._tau)
-        # Rows are in the order of identities, so that a stable sort settles ties.
-        ranking = np.argsort(-scores, kind="stable")
-        first = np.unique(self._owners[rows[ranking]], return_index=True)[1]
-        return tuple(
-            Hit(int(self._owners[rows[at]]), float(scores[at]), float(cosines[at]))
-            for at in ranking[np.sort(first)[:k]]
-        )
+        if own is not None:
+            scores = aligned_score(
+                cosines, own[pairs.probes], self._densities[pairs.rows], tau=self._tau
+            )
+        owners = self._owners[pairs.rows]
+        ranking = np.lexsort((owners, -scores, pairs.probes))
+        ends = np.searchsorted(pairs.probes[ranking], np.arange(1, len(probes) + 1))
+        hits = []
+        for of_probe in np.split(ranking, ends[:-1]):
+            first = np.unique(owners[of_probe], return_index=True)[1]
+            best = of_probe[np.sort(first)[:k]]
+            columns = (owners[best].tolist(), scores[best].tolist(), cosines[best].tolist())
+            hits.append(tuple(map(Hit, *columns)))
+        return hits
+
+    def _cosines(self, probes: Floats, pairs: Candidates) -> Doubles:
+        """Cosines (n,) float64 of the true rows."""
+        # Row sums, not a matrix product: equal rows must give equal bits for ties to hold.
+        # In blocks: where many rows are alike, all of them may be candidates.
+        cosines, wide = np.empty(len(pairs.rows)), probes.astype(np.float64)
+        for block in blocks_of(len(cosines), self.dimension, _SCORED):
+            vectors = self._rows.true_rows(pairs.rows[block])
+            cosines[block] = (vectors * wide[pairs.probes[block]]).sum(axis=1)
+        return cosines
 
 
 def false_positive_probability(

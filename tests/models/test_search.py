@@ -2,16 +2,22 @@
 
 import math
 import tracemalloc
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
+import facestream
 from facestream import RecordError
+from facestream.models.align import warp
 from facestream.models.ida import Anchors, aligned_score
 from facestream.models.search import SearchIndex, false_positive_probability
+from facestream.models.search_rows import StoredRows
+from facestream.models.search_scan import find_candidates
 
 C = 12
 
@@ -48,8 +54,9 @@ def exhaustive(vectors, owners, densities, probe, density, tau, k):
     k=st.integers(1, 12),
     tau=st.sampled_from([0.3, 1.0, 8.0, 64.0]),
     spread=st.sampled_from([0.05, 0.5, 2.0]),
+    precision=st.sampled_from(["float32", "bfloat16", "int8"]),
 )
-def test_search_is_exhaustive_search(seed, size, identities, k, tau, spread):
+def test_search_is_exhaustive_search(seed, size, identities, k, tau, spread, precision):
     draw = np.random.default_rng(seed)
     anchors = Anchors(clustered(draw, 50, spread), "a", k=5, tau=tau)
     vectors = clustered(draw, size, spread)
@@ -57,7 +64,7 @@ def test_search_is_exhaustive_search(seed, size, identities, k, tau, spread):
     probes = np.concatenate([clustered(draw, 4, spread), vectors[:1]])
     # Densities as given, as from a store: the same numbers for both searches.
     densities = anchors.density(vectors)
-    index = SearchIndex(vectors, owners, anchors=anchors, densities=densities)
+    index = SearchIndex(vectors, owners, anchors=anchors, densities=densities, precision=precision)
     found = index.search(probes, k)
     for probe, density, hits in zip(probes, anchors.density(probes), found, strict=True):
         expected = exhaustive(vectors, owners, densities, probe, density, tau, k)
@@ -72,7 +79,9 @@ def test_search_is_exhaustive_search(seed, size, identities, k, tau, spread):
 
 
 def test_a_whole_gallery_in_many_blocks(monkeypatch):
-    monkeypatch.setattr("facestream.models.search._BLOCK", 300)
+    monkeypatch.setattr("facestream.models.search_scan._SCORES", 300)
+    monkeypatch.setattr("facestream.models.search._SCORED", 300)
+    monkeypatch.setattr("facestream.models.search._PROBES", 5)
     monkeypatch.setattr("facestream.models.ida._BLOCK", 300)
     draw = np.random.default_rng(1)
     anchors = Anchors(clustered(draw, 40, 0.5), "a")
@@ -85,10 +94,12 @@ def test_a_whole_gallery_in_many_blocks(monkeypatch):
 
 
 def test_a_large_gallery_is_neither_copied_nor_widened_as_a_whole(monkeypatch):
-    monkeypatch.setattr("facestream.models.search._BLOCK", 1 << 14)
+    monkeypatch.setattr("facestream.models.search_scan._SCORES", 1 << 14)
+    monkeypatch.setattr("facestream.models.search_rows._ENCODED", 1 << 14)
+    monkeypatch.setattr("facestream.models.search._SCORED", 1 << 14)
     draw = np.random.default_rng(2)
     vectors = unit(draw.standard_normal((20_000, 254)))
-    # At tau 64 densities differ so much that every row may be the best.
+    # At tau 64 densities differ more than cosines do.
     densities = draw.uniform(-60, 60, len(vectors))
     anchors = Anchors(vectors[:1], "a", k=1, tau=64.0)
     tracemalloc.start()
@@ -101,8 +112,96 @@ def test_a_large_gallery_is_neither_copied_nor_widened_as_a_whole(monkeypatch):
         searched = tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
-    assert built < 1.3 * vectors.nbytes  # the index's own rows, and some columns
-    assert searched < 0.3 * vectors.nbytes
+    assert built < 1.2 * vectors.nbytes  # the index's own rows, their densities and owners
+    assert searched < 0.1 * vectors.nbytes
+
+
+def same_as_exhaustive(index, vectors, densities, probes, own, tau, k):
+    """Whether every probe finds the k best rows; each row is an identity of its own."""
+    for probe, density, hits in zip(probes, own, index.search(probes, k), strict=True):
+        cosines = (vectors.astype(np.float64) * probe).sum(axis=1)
+        scores = aligned_score(cosines, density, densities, tau=tau)
+        best = np.lexsort((np.arange(len(vectors)), -scores))[:k]
+        assert [hit.identity for hit in hits] == best.tolist()
+        np.testing.assert_allclose([hit.score for hit in hits], scores[best], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("tau", [1.0, 16.0])
+def test_a_gallery_with_runs_of_like_density_and_few_candidates(precision, tau, monkeypatch):
+    monkeypatch.setattr("facestream.models.search_scan._SCORES", 1 << 14)
+    draw = np.random.default_rng(3)
+    anchors = Anchors(clustered(draw, 200, 0.5), "a", tau=tau)
+    vectors = clustered(draw, 9_001, 0.5)
+    densities = anchors.density(vectors)
+    index = SearchIndex(
+        vectors, np.arange(9_001), anchors=anchors, densities=densities, precision=precision
+    )
+    probes = unit(vectors[:20] + 0.02 * draw.standard_normal((20, C)))
+    own = anchors.density(probes)
+    same_as_exhaustive(index, vectors, densities, probes, own, tau, 5)
+    order = np.argsort(densities, kind="stable")
+    rows = StoredRows(vectors, order, precision)
+    pairs = find_candidates(rows, densities[order], probes, own, 5, tau=tau)
+    assert 5 * 20 <= len(pairs.rows) < (20 if precision == "float32" else 100) * 20
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("name", ["omz", "open"])
+def test_embeddings_of_real_networks(name, precision):
+    """The pack's anchors, generated faces embedded by its network, as gallery and as probes."""
+    cards = Path(facestream.__file__).parent / "models" / "cards"
+    faces = unit(np.load(cards / f"{name}.anchors.npy").astype(np.float32))
+    anchors, vectors = Anchors(faces[::3], "a"), faces[1::3]
+    densities = anchors.density(vectors)
+    probes = np.concatenate([faces[2::3][:60], unit(vectors[:60] + 0.2 * faces[2::3][:60])])
+    index = SearchIndex(
+        vectors, np.arange(len(vectors)), anchors=anchors, densities=densities, precision=precision
+    )
+    same_as_exhaustive(index, vectors, densities, probes, anchors.density(probes), 1.0, 7)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_photos_of_real_people(omz_models, assets, precision):
+    def embed(folder: str) -> np.ndarray:
+        paths = sorted((assets / "london" / folder).glob("*.jpg"))[:12]
+        images = [cv2.imread(str(path)) for path in paths]
+        found = omz_models.detector.detect(images)
+        template = omz_models.embedder.template
+        faces = [warp(i, f.landmarks[0], template) for i, f in zip(images, found, strict=True)]
+        return unit(omz_models.embedder.embed(np.stack(faces)).embeddings)
+
+    gallery, probes = embed("gallery_neutral"), embed("probe_smiling")
+    anchors = Anchors(omz_models.anchors, "a")
+    index = SearchIndex(gallery, np.arange(12), anchors=anchors, precision=precision)
+    own, densities = anchors.density(probes), anchors.density(gallery)
+    same_as_exhaustive(index, gallery, densities, probes, own, 1.0, 4)
+    assert [hits[0].identity for hits in index.search(probes, 1)] == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("precision", "size", "most"), [("float32", 4, 0), ("bfloat16", 2, 2.2e-3), ("int8", 1, 1.2e-2)]
+)
+def test_stored_rows_are_off_by_what_they_say_and_take_the_room_they_say(precision, size, most):
+    draw = np.random.default_rng(4)
+    vectors, probes = unit(draw.standard_normal((500, 256))), unit(draw.standard_normal((7, 256)))
+    rows = StoredRows(vectors, np.arange(500)[::-1], precision)
+    (block,) = rows.blocks(500)
+    cosines = rows.cosines(probes, block, rows.buffer([block]))
+    off = np.abs(cosines - probes.astype(np.float64) @ vectors[::-1].T.astype(np.float64))
+    bound = np.zeros(500) if rows.errors is None else rows.errors
+    assert (off <= bound + 1e-6).all() and bound.max() <= most
+    assert off.max() > bound.max() / 20  # the bound is not idle
+    assert rows.nbytes <= vectors.nbytes * size / 4 + 12 * 500
+    np.testing.assert_array_equal(rows.true_rows(np.array([3, 499])), vectors[[496, 0]])
+
+
+def test_bfloat16_rounds_to_the_nearest_even():
+    near = [1.0, 1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8 - 2**-20, 0.0]
+    rows = StoredRows(np.array([near], np.float32), np.zeros(1, np.int64), "bfloat16")
+    eye = np.eye(5, dtype=np.float32)
+    stored = rows.cosines(eye, slice(0, 1), rows.buffer([slice(0, 1)]))[:, 0]
+    np.testing.assert_array_equal(stored, [1, 1, 1 + 2**-6, -1 - 2**-7, 0])
 
 
 def test_a_miniature_by_hand():

@@ -1,0 +1,124 @@
+"""Gallery vectors in memory at a precision of choice, and how far the stored ones are off.
+
+float32 keeps every number as it is. bfloat16 (half the memory) and int8 (a quarter; one scale a
+row) keep rounded ones to search with. The true rows then lie in a temporary file without a name,
+which nobody else can open and which is gone with the process: the few finalists of a search are
+read from there, so that the answer is that of the true vectors. Where temporary files are kept in
+memory (tmpfs) nothing is saved: set TMPDIR to a folder on a disk.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .fusion import Doubles, Floats
+from .ida import Integers, row_lengths
+
+Precision = Literal["float32", "bfloat16", "int8"]
+
+_ENCODED = 1 << 20  # numbers encoded at once: 4 MiB of float32
+_DECODED = 1 << 21  # numbers decoded at once: 8 MiB of float32, so that they stay in the cache
+
+
+class StoredRows:
+    """Unit vectors (G, C), read-only, safe to share between threads."""
+
+    def __init__(self, vectors: Floats, order: Integers, precision: Precision) -> None:
+        """Row i is vectors[order[i]]; vectors (G, C) float32 are copied, not kept."""
+        count, self.dimension = vectors.shape
+        self.precision: Precision = precision
+        kind = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}[precision]
+        self._stored: npt.NDArray[np.generic] = np.empty(vectors.shape, kind)
+        self._scales: Floats | None = np.ones(count, np.float32) if precision == "int8" else None
+        self.errors: Doubles | None = None if precision == "float32" else np.zeros(count)
+        """Length (G,) of the true row less the stored one; None where that is 0."""
+        self._true = (
+            self._stored.view(np.float32) if precision == "float32" else _file(*vectors.shape)
+        )
+        for block in blocks_of(count, self.dimension, _ENCODED):
+            self._encode(block, vectors[order[block]])
+
+    def _encode(self, block: slice, true: Floats) -> None:
+        self._true[block] = true
+        if self.errors is None:
+            return
+        if self._scales is None:
+            self._stored[block] = _to_bfloat16(true)
+        else:
+            self._scales[block] = np.abs(true).max(axis=1) / 127
+            self._stored[block] = np.rint(true / self._scales[block, None])
+        stored = np.empty_like(true)
+        self._decode(block, stored)
+        if self._scales is not None:
+            stored *= self._scales[block, None]
+        # A little more, for what was rounded in between.
+        self.errors[block] = row_lengths(stored.astype(np.float64) - true) + 1e-7
+
+    def __len__(self) -> int:
+        """G."""
+        return len(self._stored)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the rows and what belongs to them take."""
+        arrays = (self._stored, self._scales, self.errors)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+    def blocks(self, most: int) -> list[slice]:
+        """All rows, in blocks of `most` or of as many as are best decoded at once."""
+        if self.errors is not None:
+            most = min(most, max(1, _DECODED // self.dimension))
+        return blocks_of(len(self), 1, most)
+
+    def buffer(self, blocks: list[slice]) -> Floats:
+        """Room for `cosines` to decode any of these blocks in; empty where nothing is decoded."""
+        most = 0 if self.errors is None else max(block.stop - block.start for block in blocks)
+        return np.empty((most, self.dimension), np.float32)
+
+    def cosines(self, probes: Floats, block: slice, buffer: Floats) -> Floats:
+        """Inner products (Q, n) float32 of probes (Q, C) with the stored rows of a block."""
+        if self.errors is None:
+            return np.asarray(probes @ self._true[block].T)
+        decoded = buffer[: block.stop - block.start]
+        self._decode(block, decoded)
+        products = probes @ decoded.T
+        if self._scales is not None:
+            products *= self._scales[block]
+        return np.asarray(products)
+
+    def _decode(self, block: slice, out: Floats) -> None:
+        """Stored rows (n, C); of int8, the whole numbers before their scale."""
+        if self._scales is not None:
+            np.copyto(out, self._stored[block])
+            return
+        bits = out.view(np.uint32)
+        np.copyto(bits, self._stored[block])
+        np.left_shift(bits, 16, out=bits)
+
+    def true_rows(self, rows: Integers | slice) -> Floats:
+        """The true rows (n, C) float32 of these numbers (n,)."""
+        return np.asarray(self._true[rows])
+
+
+def _file(count: int, dimension: int) -> Floats:
+    """Zeros (G, C) in a file that has no name and ends with the array."""
+    if not count:
+        return np.empty((0, dimension), np.float32)
+    with tempfile.TemporaryFile(prefix="facestream-") as file:  # the mapping outlives it
+        return np.memmap(file, np.float32, "w+", shape=(count, dimension))
+
+
+def _to_bfloat16(values: Floats) -> npt.NDArray[np.uint16]:
+    """The upper halves of float32 numbers, rounded to the nearest, ties to even."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
+
+
+def blocks_of(count: int, width: int, most: int) -> list[slice]:
+    """0 .. count - 1 in blocks of rows of `width` numbers, at most `most` numbers each."""
+    size = max(1, most // max(1, width))
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
