@@ -17,6 +17,7 @@ from scipy.special import log_ndtr
 from .. import RecordError
 from .fusion import Doubles, Floats
 from .ida import DensityModel, Integers, aligned_score, check_unit_rows
+from .search_kernels import MEASURED_FROM, UNMEASURED, choose_kernels
 from .search_rows import Precision, StoredRows, blocks_of
 from .search_scan import Candidates, find_candidates
 
@@ -80,24 +81,41 @@ class SearchIndex:
         counts = np.unique(self._owners, return_counts=True)[1]
         self._counts: Integers = np.sort(counts)[::-1]
         self._rows = StoredRows(vectors, order, precision)
+        self.kernels = UNMEASURED if count < MEASURED_FROM else choose_kernels(vectors)
+        """Who computes the cosines, and why."""
 
     @property
     def identities(self) -> int:
         """How many identities have at least one vector."""
         return len(self._counts)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the gallery takes: rows, densities and owners."""
+        return (
+            self._rows.nbytes + self._densities.nbytes + self._owners.nbytes + self._counts.nbytes
+        )
+
     def search(
-        self, probes: Floats, k: int, *, by: Literal["ida", "cosine"] = "ida"
+        self,
+        probes: Floats,
+        k: int,
+        *,
+        by: Literal["ida", "cosine"] = "ida",
+        densities: Doubles | None = None,
     ) -> list[tuple[Hit, ...]]:
         """The k best identities of each unit probe (Q, C) float32, best first; fewer if G is small.
 
         Ties go to the smaller identity index. By "cosine" the score is the plain cosine.
+        densities (Q,): of the probes, where the caller has them already.
         Raises RecordError when probes do not fit.
         """
         if probes.ndim != 2 or probes.shape[1] != self.dimension or k < 1:
             raise RecordError(
                 f"probes must be (Q, {self.dimension}) and k >= 1, got {probes.shape} and k = {k}"
             )
+        if densities is not None and densities.shape != (len(probes),):
+            raise RecordError(f"densities must be ({len(probes)},), got {densities.shape}")
         check_unit_rows("probes", probes)
         if not self.identities or not len(probes):
             return [()] * len(probes)
@@ -105,16 +123,21 @@ class SearchIndex:
         anchors = None if by == "cosine" else self.anchors
         hits: list[tuple[Hit, ...]] = []
         for start in range(0, len(probes), _PROBES):
-            block = probes[start : start + _PROBES]
-            own = None if anchors is None else anchors.density(block)
-            hits += self._search_block(block, own, k)
+            part = slice(start, start + _PROBES)
+            own = None
+            if anchors is not None:
+                own = anchors.density(probes[part]) if densities is None else densities[part]
+            hits += self._search_block(np.ascontiguousarray(probes[part]), own, k)
         return hits
 
     def _search_block(self, probes: Floats, own: Doubles | None, k: int) -> list[tuple[Hit, ...]]:
         """The k <= identities best of probes (Q, C) with densities (Q,), None for plain cosines."""
         densities = None if own is None else self._densities
         need = int(self._counts[: k - 1].sum()) + 1
-        pairs = find_candidates(self._rows, densities, probes, own, need, tau=self._tau)
+        kernel = self.kernels.kernel(len(probes))
+        pairs = find_candidates(
+            self._rows, densities, probes, own, need, tau=self._tau, kernel=kernel
+        )
         cosines = self._cosines(probes, pairs)
         scores = cosines
         if own is not None:

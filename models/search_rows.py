@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from .fusion import Doubles, Floats
 from .ida import Integers, row_lengths
+from .search_kernels import Kernel
 
 Precision = Literal["float32", "bfloat16", "int8"]
 
@@ -79,16 +80,16 @@ class StoredRows:
         most = 0 if self.errors is None else max(block.stop - block.start for block in blocks)
         return np.empty((most, self.dimension), np.float32)
 
-    def cosines(self, probes: Floats, block: slice, buffer: Floats) -> Floats:
+    def cosines(self, kernel: Kernel, probes: Floats, block: slice, buffer: Floats) -> Floats:
         """Inner products (Q, n) float32 of probes (Q, C) with the stored rows of a block."""
         if self.errors is None:
-            return np.asarray(probes @ self._true[block].T)
+            return kernel(probes, self._true[block])
         decoded = buffer[: block.stop - block.start]
         self._decode(block, decoded)
-        products = probes @ decoded.T
+        products = kernel(probes, decoded)
         if self._scales is not None:
             products *= self._scales[block]
-        return np.asarray(products)
+        return products
 
     def _decode(self, block: slice, out: Floats) -> None:
         """Stored rows (n, C); of int8, the whole numbers before their scale."""

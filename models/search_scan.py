@@ -18,6 +18,7 @@ import numpy as np
 
 from .fusion import Doubles, Floats
 from .ida import Integers, aligned_score
+from .search_kernels import Kernel, by_product
 from .search_rows import StoredRows
 
 _SCORES = 1 << 20  # cosines held at once: 4 MiB of float32
@@ -48,6 +49,7 @@ def find_candidates(
     need: int,
     *,
     tau: float,
+    kernel: Kernel = by_product,
 ) -> Candidates:
     """Every pair that can be among the `need` best of its probe, ties included, and a few more.
 
@@ -63,7 +65,7 @@ def find_candidates(
     bars = np.full((len(probes), need), -np.inf)  # the best so far, from below; the least first
     found: list[_Found] = []
     for block in blocks:
-        cosines = rows.cosines(probes, block, buffer)
+        cosines = rows.cosines(kernel, probes, block, buffer)
         count = block.stop - block.start
         starts = np.arange(0, count, run)
         peaks = np.maximum.reduceat(cosines, starts, axis=1).astype(np.float64)

@@ -16,6 +16,7 @@ from facestream import RecordError
 from facestream.models.align import warp
 from facestream.models.ida import Anchors, aligned_score
 from facestream.models.search import SearchIndex, false_positive_probability
+from facestream.models.search_kernels import by_product
 from facestream.models.search_rows import StoredRows
 from facestream.models.search_scan import find_candidates
 
@@ -98,13 +99,13 @@ def test_a_large_gallery_is_neither_copied_nor_widened_as_a_whole(monkeypatch):
     monkeypatch.setattr("facestream.models.search_rows._ENCODED", 1 << 14)
     monkeypatch.setattr("facestream.models.search._SCORED", 1 << 14)
     draw = np.random.default_rng(2)
-    vectors = unit(draw.standard_normal((20_000, 254)))
+    vectors = unit(draw.standard_normal((19_000, 254)))
     # At tau 64 densities differ more than cosines do.
     densities = draw.uniform(-60, 60, len(vectors))
     anchors = Anchors(vectors[:1], "a", k=1, tau=64.0)
     tracemalloc.start()
     try:
-        index = SearchIndex(vectors, np.arange(20_000), anchors=anchors, densities=densities)
+        index = SearchIndex(vectors, np.arange(19_000), anchors=anchors, densities=densities)
         built = tracemalloc.get_traced_memory()[1]
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
@@ -187,7 +188,7 @@ def test_stored_rows_are_off_by_what_they_say_and_take_the_room_they_say(precisi
     vectors, probes = unit(draw.standard_normal((500, 256))), unit(draw.standard_normal((7, 256)))
     rows = StoredRows(vectors, np.arange(500)[::-1], precision)
     (block,) = rows.blocks(500)
-    cosines = rows.cosines(probes, block, rows.buffer([block]))
+    cosines = rows.cosines(by_product, probes, block, rows.buffer([block]))
     off = np.abs(cosines - probes.astype(np.float64) @ vectors[::-1].T.astype(np.float64))
     bound = np.zeros(500) if rows.errors is None else rows.errors
     assert (off <= bound + 1e-6).all() and bound.max() <= most
@@ -200,7 +201,7 @@ def test_bfloat16_rounds_to_the_nearest_even():
     near = [1.0, 1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8 - 2**-20, 0.0]
     rows = StoredRows(np.array([near], np.float32), np.zeros(1, np.int64), "bfloat16")
     eye = np.eye(5, dtype=np.float32)
-    stored = rows.cosines(eye, slice(0, 1), rows.buffer([slice(0, 1)]))[:, 0]
+    stored = rows.cosines(by_product, eye, slice(0, 1), rows.buffer([slice(0, 1)]))[:, 0]
     np.testing.assert_array_equal(stored, [1, 1, 1 + 2**-6, -1 - 2**-7, 0])
 
 
