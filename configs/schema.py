@@ -221,6 +221,30 @@ class AccessConfig:
     """Listen beyond loopback without keys: everybody who reaches the port can read who was seen."""
 
 
+Policy = Literal["none", "unknown", "all"]
+
+
+@dataclass(frozen=True)
+class SightingsConfig:
+    """The store of sightings: who was seen where and when."""
+
+    keep: bool = False
+    """Keep a record of every sighting, beside the journal."""
+    url: str = field(default="", repr=False)  # as a camera's
+    """File or SQLAlchemy URL of the store; empty takes sightings.db in the user's data folder."""
+    templates: Policy = "none"
+    """Whose fused templates are kept, which the search for a face and recurring strangers need:
+    nobody's, those of unknown people, or all."""
+    crops: Policy = "none"
+    """Whose best pictures (fuse.evidence of them) are kept as evidence."""
+    keep_days: Annotated[float, Range(above=0)] | None = 30.0
+    """Sightings last seen longer ago are deleted; null keeps them for ever."""
+    template_days: Annotated[float, Range(above=0)] | None = 7.0
+    """Their templates are deleted sooner; null keeps them as long as the sighting."""
+    crop_days: Annotated[float, Range(above=0)] | None = 7.0
+    """The same of their pictures."""
+
+
 @dataclass(frozen=True)
 class NodeConfig:
     """A part of the pipeline with a thread, process or machine of its own."""
@@ -302,6 +326,8 @@ class Config:
     """Photos of gallery.folder."""
     publish: PublishConfig = field(default_factory=PublishConfig)
     """Events."""
+    sightings: SightingsConfig = field(default_factory=SightingsConfig)
+    """Sightings."""
     access: AccessConfig = field(default_factory=AccessConfig)
     """Keys."""
     topology: TopologyConfig = field(default_factory=TopologyConfig)

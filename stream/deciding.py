@@ -44,6 +44,7 @@ from .match import GalleryIndex, MatchStage
 from .meter import Meter
 from .publish import Publisher
 from .records import Observed
+from .sighting_keeper import SightingKeeper
 from .sightings import instant
 from .watcher import SourceInfo, Watcher
 from .workers import Frames
@@ -100,11 +101,14 @@ class Deciding:
         *,
         watchers: Sequence[Watcher] = (),
         frames: Frames | None = None,
+        sightings: SightingKeeper | None = None,
     ) -> None:
         """gallery: the index that `match` searches; it is asked again and again, for its version.
 
         frames: where `Detecting` keeps frames for the watchers; None where it keeps none.
+        sightings: who stores them; None stores none.
         """
+        self._sightings = sightings
         self._audience = Audience((camera.name for camera in config.cameras), watchers)
         self.totals = self._audience.totals
         self._publisher = publisher
@@ -132,6 +136,11 @@ class Deciding:
         over = {name for name, camera in self._cameras.items() if camera.finished}
         return over == self._names
 
+    @property
+    def _all_live(self) -> bool:
+        """Whether no camera of those that began could go on with its run."""
+        return all(camera.begin.live for camera in self._cameras.values())
+
     def start(self) -> None:
         """Tell that the system runs."""
         self._system("started", f"facestream {__version__}")
@@ -150,6 +159,8 @@ class Deciding:
                 self._begin(down)
             else:
                 self._work(down)
+        if self._sightings is not None:
+            self._sightings.pulse(live=self._all_live)
 
     def collect(self) -> list[Up]:
         """Answers to what was sent: each camera's newest decided position, once."""
@@ -376,6 +387,9 @@ class Deciding:
             return 0
         self._follow_gallery()  # these may have been decided on a newer one than the last step's
         try:
+            if self._sightings is not None:
+                with self._meter.measure("sightings", len(decided)):
+                    self._sightings.store(decided, live=self._all_live)
             with self._meter.measure("publish", len(decided)):
                 events = [event for event, _ in decided]
                 stored = self._publisher.publish_many(events, checkpoints or {})

@@ -18,6 +18,7 @@ from .meter import Meter
 from .node import IDLE_SECONDS, Node
 from .publish import Publisher
 from .reading import Reading
+from .sighting_keeper import SightingKeeper
 from .source import is_live
 from .totals import Totals
 from .watcher import Watcher
@@ -36,10 +37,12 @@ class Pipeline:
         publisher: Publisher,
         gallery: Callable[[], GalleryIndex],
         watchers: Sequence[Watcher] = (),
+        sightings: SightingKeeper | None = None,
     ) -> None:
         """The parts are built by the caller (`tools.build`), so that tests can exchange them.
 
         gallery: the index that `match` searches; it is asked again and again, for its version.
+        sightings: who stores them; None stores none.
         """
         self.meter = Meter()
         # Kept for those watchers only: pixels are let go early when nobody wants them.
@@ -55,6 +58,7 @@ class Pipeline:
             self.meter,
             watchers=watchers,
             frames=frames,
+            sightings=sightings,
         )
         self.totals = deciding.totals
         self._node = Node(

@@ -21,8 +21,10 @@ _FRAME = np.dtype([("ordinal", "<u4"), ("quality", "<f4"), ("frame", "<i8"), ("p
 
 
 def pack_rows(rows: Sequence[FrameRow]) -> bytes:
-    """N rows of width R as bytes: 24 + 4 R each."""
-    width = len(rows[0].row) if rows else 0
+    """N rows of width R as bytes: 24 + 4 R each; none as no bytes."""
+    if not rows:
+        return b""
+    width = len(rows[0].row)
     frames = np.array([(r.ordinal, r.quality, r.frame, r.pts) for r in rows], _FRAME)
     numbers = np.array([r.row for r in rows], "<f4").reshape(len(rows), width)
     return _HEAD.pack(len(rows), width) + frames.tobytes() + numbers.tobytes()
@@ -36,32 +38,37 @@ def pack_gain(gain: Doubles) -> bytes:
 def weigh_frames(blobs: Iterable[bytes], gain: bytes) -> tuple[FrameWeight, ...]:
     """The share of every frame, in the track's order; rows that were stored twice count once.
 
-    Raises SightingsError for bytes that are no rows of this gain.
+    Shares sum to 1, also where frames have settled since the gain was read: those of mean and
+    quality are exact, CAFace's as of that reading. Raises SightingsError for bytes that are no rows
+    of this gain.
     """
     numbers = np.frombuffer(gain, "<f8")
-    found: dict[int, FrameWeight] = {}
+    found: dict[int, tuple[np.void, float]] = {}
     for blob in blobs:
+        if not blob:
+            continue
         frames, rows = _unpack(blob)
-        if len(frames) and rows.shape[1] != len(numbers):
+        if rows.shape[1] != len(numbers):
             raise SightingsError(
                 f"rows of a sighting have {rows.shape[1]} numbers, its gain {len(numbers)}: it was "
                 "not written by facestream"
             )
         for frame, weight in zip(frames, rows @ numbers, strict=True):
-            ordinal = int(frame["ordinal"])
-            found[ordinal] = FrameWeight(
-                ordinal=ordinal,
-                frame=int(frame["frame"]),
-                pts=float(frame["pts"]),
-                quality=float(frame["quality"]),
-                weight=float(weight),
-            )
-    return tuple(found[ordinal] for ordinal in sorted(found))
+            found[int(frame["ordinal"])] = frame, float(weight)
+    total = sum(weight for _, weight in found.values()) or 1.0
+    return tuple(
+        FrameWeight(
+            ordinal=ordinal,
+            frame=int(frame["frame"]),
+            pts=float(frame["pts"]),
+            quality=float(frame["quality"]),
+            weight=weight / total,
+        )
+        for ordinal, (frame, weight) in sorted(found.items(), key=lambda pair: pair[0])
+    )
 
 
 def _unpack(blob: bytes) -> tuple[np.ndarray, Doubles]:
-    if not blob:
-        return np.zeros(0, _FRAME), np.zeros((0, 0))
     try:
         count, width = _HEAD.unpack_from(blob)
         frames = np.frombuffer(blob, _FRAME, count, _HEAD.size)

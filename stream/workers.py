@@ -160,7 +160,8 @@ class Embedding:
         self._pack = pack
         self._batch = config.embed.batch
         self._patience = config.embed.wait_ms / 1000.0
-        self._keep_crops = config.output.page
+        kept = config.sightings
+        self._keep_crops = config.output.page or (kept.keep and kept.crops != "none")
         self._meter = meter
         self._clock = clock
         self._attempts = Attempts()

@@ -10,7 +10,7 @@ from types import TracebackType
 import zmq
 
 from .. import ConfigError, GalleryEmpty
-from ..configs.paths import gallery_path, journal_path
+from ..configs.paths import gallery_path, journal_path, sightings_path
 from ..configs.schema import Config, MatchConfig
 from ..models.aggregators import make_aggregator
 from ..models.card import Card
@@ -25,6 +25,8 @@ from ..stream.known import KnownPeople
 from ..stream.match import MatchStage
 from ..stream.pipeline import Pipeline
 from ..stream.publish import Publisher
+from ..stream.sighting_keeper import SightingKeeper
+from ..stream.sighting_store import Sightings
 from ..stream.thresholds import DecisionNumbers, PackRules
 from ..stream.watcher import Watcher
 
@@ -38,7 +40,8 @@ class Parts:
         """Open pack, gallery, journal and sockets; nothing is read from a camera yet.
 
         access: that of this process, where it has other sockets too.
-        Raises ModelError, ConfigError, GalleryError, JournalError, PublishError.
+        Raises ModelError, ConfigError, GalleryError, JournalError, PublishError,
+        SightingsError.
         """
         self.config = config
         self._stack = ExitStack()
@@ -59,6 +62,7 @@ class Parts:
             self.publisher = self._stack.enter_context(
                 Publisher(self.journal, config.publish, access.context, access)
             )
+            self.sightings = self._keep_sightings() if config.sightings.keep else None
         except BaseException:
             self._stack.close()
             raise
@@ -73,6 +77,7 @@ class Parts:
             self.publisher,
             self.known,
             watchers,
+            self.sightings,
         )
 
     def aggregate(self) -> AggregateStage:
@@ -85,7 +90,7 @@ class Parts:
             dimension=card.embedder.dimension,
             head_path=self.pack.fusion_heads.get(name),
         )
-        return AggregateStage(aggregator, fuse.evidence)
+        return AggregateStage(aggregator, fuse.evidence, self.sightings)
 
     def __enter__(self) -> Parts:
         """Use as a context manager."""
@@ -104,6 +109,20 @@ class Parts:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._stack.callback(context.term)
         return self._stack.enter_context(Access(self.config.access, context))
+
+    def _keep_sightings(self) -> SightingKeeper:
+        wanted, card = self.config.sightings, self.pack.card
+        place = wanted.url or sightings_path()
+        store = self._stack.enter_context(Sightings.open(place, create=True))
+        keeper = SightingKeeper(
+            store,
+            wanted,
+            self.gallery,
+            epoch=self.journal.epoch,
+            embedder=card.checksum(card.embedder.file),
+        )
+        self._stack.callback(keeper.close)
+        return keeper
 
     def _open_gallery(self) -> Gallery:
         wanted = self.config.gallery

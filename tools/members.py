@@ -267,6 +267,7 @@ class Members:
             parts.known,
             meter,
             watchers=watchers,
+            sightings=parts.sightings,
         )
         share_counts(deciding.totals, watchers)
         return deciding

@@ -56,6 +56,10 @@ def run(
         str | None, typer.Option(help="ZeroMQ endpoint for events; '' publishes nowhere.")
     ] = None,
     journal: Annotated[str | None, typer.Option(help="Event journal (SQLite file).")] = None,
+    sightings: Annotated[
+        str | None,
+        typer.Option(help="Keep sightings, in this file or database (SQLAlchemy URL)."),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other setting, as in --set match.threshold=0.4."),
@@ -79,6 +83,7 @@ def run(
         live=live,
         endpoint=endpoint,
         journal=journal,
+        sightings=sightings,
         settings=settings or [],
     )
     from ..stream.totals import describe
@@ -104,6 +109,7 @@ def configure(
     live: bool = False,
     endpoint: str | None = None,
     journal: str | None = None,
+    sightings: str | None = None,
     settings: Sequence[str] = (),
 ) -> Config:
     """The configuration of a file with command-line options on top. Raises ConfigError."""
@@ -128,6 +134,9 @@ def configure(
     if journal is not None:
         publish = dataclasses.replace(config.publish, journal=journal)
         config = dataclasses.replace(config, publish=publish)
+    if sightings is not None:
+        kept = dataclasses.replace(config.sightings, keep=True, url=sightings)
+        config = dataclasses.replace(config, sightings=kept)
     if output is not None or video or page:
         shown = dataclasses.replace(
             config.output,

@@ -1,0 +1,173 @@
+"""The sighting store: who was seen where and when, and what is kept of it for how long.
+
+`Sightings` is the only door to it, and what a console or a script uses: callers see the records of
+`sighting_records`, never SQL. It lies beside the journal: a run writes a sighting here before the
+journal has its events, so that whatever the journal knows is here, too (`sighting_keeper`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Self
+
+from sqlalchemy import URL
+
+from ..configs.schema import SightingsConfig
+from . import sighting_read as reading
+from . import sighting_write as writing
+from .gallery_engine import Database, locate
+from .sighting_records import (
+    Purged,
+    SightingDetails,
+    SightingFilter,
+    SightingRecord,
+    Templates,
+)
+from .sighting_tables import SIGHTINGS, sightings
+from .sighting_write import Draft
+
+EVERYTHING = SightingFilter()
+
+
+class Sightings:
+    """The store of sightings. Thread-safe, and safe to share between processes and machines.
+
+    Every method may raise SightingsUnreadable (locked, damaged, unreachable) or SightingsError
+    (read-only, no space left); what was stored before stays as it was.
+    """
+
+    def __init__(self, database: Database) -> None:
+        """Use `Sightings.open` or `Sightings.temporary`."""
+        self._database = database
+
+    @classmethod
+    def open(cls, place: str | Path, *, create: bool) -> Self:
+        """Open the store at a path or SQLAlchemy URL; `create` makes it where there is none.
+
+        Raises SightingsUnreadable where there is none, or where it is not a sighting store,
+        damaged, locked, or written by a newer facestream.
+        """
+        url = locate(place, create=create, kind=SIGHTINGS)
+        return cls._prepared(Database(url, SIGHTINGS), create=create)
+
+    @classmethod
+    def temporary(cls) -> Self:
+        """A store in memory, shared by this process's threads, gone when closed."""
+        return cls._prepared(Database(URL.create("sqlite"), SIGHTINGS), create=True)
+
+    @classmethod
+    def _prepared(cls, database: Database, *, create: bool) -> Self:
+        try:
+            database.prepare(create=create)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database)
+
+    def __enter__(self) -> Self:
+        """The store itself; leaving closes it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection; a temporary store is gone."""
+        self._database.close()
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people: the file, or the URL without its password."""
+        return self._database.place
+
+    def write(self, drafts: Iterable[Draft]) -> None:
+        """Store what a run tells of sightings, all of it or nothing; twice is as good as once."""
+        with self._database.transaction(write=True) as connection:
+            writing.write(connection, drafts)
+
+    def list(self, wanted: SightingFilter = EVERYTHING) -> tuple[SightingRecord, ...]:
+        """The sightings that a filter lets through, oldest first."""
+        with self._database.transaction() as connection:
+            return reading.read_sightings(connection, wanted)
+
+    def count(self, wanted: SightingFilter = EVERYTHING) -> int:
+        """How many sightings a filter lets through, whatever its limit."""
+        with self._database.transaction() as connection:
+            return reading.count_sightings(connection, wanted)
+
+    def find(self, key: str) -> SightingRecord:
+        """The sighting of an id, or of the beginning of one. Raises UnknownSighting."""
+        with self._database.transaction() as connection:
+            return reading.find_sighting(connection, key)
+
+    def show(self, key: str) -> SightingDetails:
+        """A sighting with its weights and pictures, by id or its beginning. As `find`."""
+        with self._database.transaction() as connection:
+            return reading.read_details(connection, key)
+
+    def templates(self, pack: str, embedder: str, wanted: SightingFilter = EVERYTHING) -> Templates:
+        """The fused templates of sightings, as far as they are kept and the same embedder's.
+
+        embedder: SHA-256 of its file.
+        """
+        with self._database.transaction() as connection:
+            return reading.read_templates(connection, pack, embedder, wanted)
+
+    def people(self) -> frozenset[str]:
+        """Gallery ids of everybody who is named here."""
+        with self._database.transaction() as connection:
+            return frozenset(reading.read_people(connection))
+
+    def name(
+        self, scores: Mapping[str, float | None], *, name: str, uid: str
+    ) -> tuple[SightingRecord, ...]:
+        """Give sightings (by id) a person's name, in one step; returns those that had not it.
+
+        scores: what each is named for; None where somebody says so. uid: the gallery's id of the
+        person.
+        """
+        with self._database.transaction(write=True) as connection:
+            changed = writing.name(connection, scores, given=name, uid=uid, now=time.time())
+            return tuple(reading.find_sighting(connection, key) for key in changed)
+
+    def assign(self, strangers: Mapping[str, str]) -> None:
+        """Say which recurring stranger each sighting (by id) shows; all others show none."""
+        with self._database.transaction(write=True) as connection:
+            writing.assign(connection, strangers)
+
+    def erase(self, keys: Collection[str]) -> int:
+        """Erase sightings by id, with all that is kept of them; returns how many there were."""
+        with self._database.transaction(write=True) as connection:
+            count = sum(writing.erase(connection, sightings.c.id == key) for key in keys)
+        if count:
+            self._database.forget_deleted()
+        return count
+
+    def erase_person(self, who: str) -> int:
+        """Erase all sightings that are taken for a person, or once were, by name or gallery id."""
+        with self._database.transaction(write=True) as connection:
+            count = writing.erase(connection, writing.concerns(who))
+        if count:
+            self._database.forget_deleted()
+        return count
+
+    def purge(
+        self, limits: SightingsConfig, *, gone: Collection[str] = (), now: float | None = None
+    ) -> Purged:
+        """Delete what is older than `limits` keep it, and everything of erased people (`gone`)."""
+        moment = time.time() if now is None else now
+        with self._database.transaction(write=True) as connection:
+            purged = writing.purge(
+                connection,
+                moment,
+                keep_days=limits.keep_days,
+                template_days=limits.template_days,
+                crop_days=limits.crop_days,
+                gone=gone,
+            )
+        if purged.anything:
+            self._database.forget_deleted()
+        return purged
