@@ -114,6 +114,7 @@ def check(config: Config) -> None:
                 "give each camera its own"
             )
         seen[camera.name] = index
+    _check_apart(config)
     check_topology(config)
 
 
@@ -136,6 +137,19 @@ def _check_camera(key: str, camera: CameraConfig) -> None:
             f"{key}.retry_first_seconds must not exceed retry_most_seconds "
             f"({camera.retry_most_seconds:g}), got {camera.retry_first_seconds:g}"
         )
+
+
+def _check_apart(config: Config) -> None:
+    names = [camera.name for camera in config.cameras]
+    for index, group in enumerate(config.match.apart):
+        key = f"match.apart[{index}]"
+        if len(set(group)) < 2 or len(set(group)) < len(group):
+            raise ConfigError(f"{key} must name two cameras or more, each once, got {list(group)}")
+        for name in group:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+                raise ConfigError(f"{key} names {_shown(name)}, which is no camera; {hint}")
 
 
 def _leaves(annotation: Any, value: Any, key: str) -> Iterator[tuple[str, Any, Any]]:

@@ -153,6 +153,17 @@ class MatchConfig:
     score: Literal["ida", "cosine"] = "ida"
     """ida: DAO with the pack's anchors; cosine: plain cosine, compared with the pack's cosine
     threshold."""
+    release: Annotated[float, Range(least=0)] | None = None
+    """How far below the threshold, in the score's own units, a name that was given is kept; null
+    takes the pack's own: see decisions.md."""
+    margin: Annotated[float, Range(least=0)] | None = None
+    """By how much another name must score better than the one given to take its place. Names that
+    are nearer to each other than this are told as ambiguous; null takes the pack's own."""
+    apart: tuple[tuple[str, ...], ...] = ()
+    """Groups of live cameras that cannot show one person at the same moment, as in
+    [[door, yard]]: who is named in one is not named in the others."""
+    apart_seconds: Annotated[float, Range(least=0)] = 1.0
+    """The least time anybody needs from one camera of such a group to another."""
     density: Literal["anchors", "learned"] = "anchors"
     """ida: where the density around a face comes from: the pack's anchors, or the network that
     learned from them (IDA-L). Thresholds are fitted with the anchors."""

@@ -2,56 +2,34 @@
 
 One sighting per confirmed track. A decision is taken for all faces of a frame at once (one identity
 to at most one face), in frames that the track's own observation count picks: the same recorded clip
-therefore gives the same decisions at any batch size and on any machine.
+therefore gives the same decisions at any batch size and on any machine. No two live tracks of a
+camera have one name, nor have two of cameras that are apart, as far as both were in view at once.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+
+import msgspec
 
 from .. import RecordError
 from ..configs.schema import MatchConfig
 from .aggregate import AggregateStage
-from .events import (
-    AnyEvent,
-    CandidateScore,
-    MatchEvent,
-    MatchRevised,
-    SightingEnded,
-    SightingStarted,
-    Unknown,
-    event_id,
-)
+from .apart import Apart
+from .assign import Standing
+from .events import Cause
 from .match import MatchStage
-from .records import (
-    Candidate,
-    FrameRef,
-    Match,
-    Observed,
-    Template,
-    TrackEnd,
-    TrackKey,
-    TrackTemplate,
-)
+from .records import FrameRef, Match, Observed, Template, TrackEnd, TrackKey
 from .sightings import (
-    Basis,
     Sighting,
     StoredSighting,
     basis_of,
     dump_sightings,
-    instant,
     load_sightings,
 )
+from .telling import Decided, Teller, named_candidate
 from .watcher import Label
-
-
-class Decided(NamedTuple):
-    """An event still to be published, with the template behind it (None: nothing was decided)."""
-
-    event: AnyEvent
-    template: Template | None
 
 
 def is_due(count: int, decided_at: int, least: int) -> bool:
@@ -81,10 +59,14 @@ class DecideStage:
         self.aggregate = aggregate
         self.match = match
         self.config = config
-        self.pack = pack
         self.epoch = epoch
-        self.clock = clock
         self.sightings: dict[str, dict[int, Sighting]] = {}
+        self._tell = Teller(match.rule, pack=pack, epoch=epoch, clock=clock)
+        self._apart = Apart(config.apart, config.apart_seconds)
+
+    def begin(self, camera: str, *, live: bool) -> None:
+        """Note whether a camera is live: only such are held to `match.apart`."""
+        self._apart.begin(camera, live=live)
 
     def process(self, observed: Observed) -> list[Decided]:
         """The events of one frame, in the order they happened. Frames of a camera come in order."""
@@ -93,14 +75,14 @@ class DecideStage:
         out: list[Decided] = []
         for key in observed.tracked.started:
             live[key.track] = Sighting(started=frame, seen=frame)
-            out.append(Decided(self._started(key, frame), None))
+            out.append(self._tell.started(key, frame))
         visible = {face.track for face in observed.tracked.faces}
         for face in observed.tracked.faces:
             sighting = live[face.track]
-            sighting.seen, sighting.faces = frame, face.ordinal + 1
+            sighting.seen, sighting.faces, sighting.moved = frame, face.ordinal + 1, None
             sighting.rivals |= visible - {face.track}
         self.aggregate.update(observed)
-        due = False
+        due = self._is_contested(observed)
         for observation in observed.observations:
             sighting = live[observation.key.track]
             sighting.observations += 1
@@ -127,14 +109,11 @@ class DecideStage:
         if found is not None and sighting.observations >= self.config.least_frames:
             out += self._decide(end.last, [end.key], final=True)
         elif sighting.last is not None:  # of an earlier process: its template is gone
-            out += self._announce(sighting, sighting.last, None, final=True)
-        out.append(self._ended(end, sighting, found))
+            out += self._announce(end.key, sighting.last, None, final=True)
+        out.append(self._tell.ended(end, sighting, found))
         self.aggregate.end(end.key)
         del live[end.key.track]
-        for other in live.values():
-            if end.key.track in other.rivals and sighting.identity is not None:
-                other.barred.add(sighting.identity)
-            other.rivals.discard(end.key.track)
+        self._bar(end.key, sighting)
         return out
 
     def close(self, camera: str) -> list[Decided]:
@@ -208,134 +187,161 @@ class DecideStage:
             )
         return labels
 
+    # --- deciding ---
+
     def _decide(
         self, frame: FrameRef, keys: Sequence[TrackKey], *, final: bool = False
     ) -> list[Decided]:
+        """Decide tracks of one frame together; final: the one track is over."""
         live = self.sightings[frame.camera]
         ready = [k for k in keys if live[k.track].observations >= self.config.least_frames]
         templates = [t for k in ready if (t := self.aggregate.template(k, frame)) is not None]
-        matches = self.match.decide(templates, self._taken_by_rivals(live, ready))
-        out: list[Decided] = []
+        elsewhere = self._held_elsewhere(frame)
+        prices: dict[str, float] = {}
+        for _, other in elsewhere:
+            if other.identity is not None:
+                gain = self._gain(other)
+                prices[other.identity] = max(gain, prices.get(other.identity, gain))
+        matches = self.match.decide(templates, self._standings(live, ready), prices)
+        out = self._hand_over(matches, elsewhere, final=final)
         for found, match in zip(templates, matches, strict=True):
             sighting = live[match.key.track]
+            cause: Cause = "frames"
+            if sighting.last is not None and match.gallery_version > sighting.last.gallery_version:
+                cause = "gallery"
+            elif sighting.identity in prices:
+                cause = "camera"
             sighting.decided_at_count = sighting.observations
             sighting.last, sighting.basis = match, basis_of(found.template)
-            out += self._announce(sighting, match, found.template, final=final)
+            out += self._announce(match.key, match, found.template, cause, final=final)
         return out
 
-    def _taken_by_rivals(
+    def _standings(
         self, live: dict[int, Sighting], keys: Sequence[TrackKey]
-    ) -> dict[TrackKey, frozenset[str]]:
-        """Identities that each track cannot be: somebody once seen beside it has or had them."""
+    ) -> dict[TrackKey, Standing]:
+        """What each track has, and whom it cannot be: somebody once seen beside it has that name.
+
+        A rival that is decided in the same frame is not in the way: both are assigned together.
+        """
         deciding = {key.track for key in keys}
-        return {
-            key: frozenset(
-                identity
-                for rival in live[key.track].rivals - deciding
-                if (identity := live[rival].identity) is not None
-            )
-            | live[key.track].barred
-            for key in keys
-        }
+        standings = {}
+        for key in keys:
+            own = live[key.track]
+            rivals = [live[rival] for rival in own.rivals - deciding]
+            names = {name for one in rivals for name in (one.identity, one.moved)}
+            barred = frozenset(name for name in names if name is not None) | own.barred
+            held = own.identity or own.moved
+            standings[key] = Standing(held, frozenset(own.ambiguous), barred)
+        return standings
+
+    def _hand_over(
+        self,
+        matches: Sequence[Match],
+        elsewhere: Sequence[tuple[TrackKey, Sighting]],
+        *,
+        final: bool,
+    ) -> list[Decided]:
+        """Take names from tracks that cannot have them beside those that are given them now.
+
+        That is a track of this camera that is out of sight (one in view was decided too), and one
+        of another camera that was outdone. A track that is over takes nothing in its own camera.
+        """
+        out: list[Decided] = []
+        deciding = {match.key.track for match in matches}
+        for match in matches:
+            sighting = self.sightings[match.key.camera][match.key.track]
+            if match.identity is None or not self._is_told(sighting, match, final):
+                continue
+            for track, other in self.sightings[match.key.camera].items():
+                if other.identity == match.identity and track not in deciding and not final:
+                    out.append(self._withdraw(match.key._replace(track=track), other, "track"))
+            for key, other in elsewhere:
+                if other.identity == match.identity:
+                    out.append(self._withdraw(key, other, "camera"))
+        return out
+
+    def _withdraw(self, key: TrackKey, sighting: Sighting, cause: Cause) -> Decided:
+        """Take a track's name, as of the newest frame that shows it; it is due when seen again."""
+        assert sighting.last is not None
+        before, sighting.identity, sighting.ambiguous = sighting.identity, None, ()
+        sighting.decided_at_count = 0
+        match = msgspec.structs.replace(
+            sighting.last, identity=None, ambiguous=(), frame=sighting.seen
+        )
+        if cause == "track":
+            sighting.moved = before  # it was right: told again when the track ends
+        else:
+            sighting.last = match
+        found = self.aggregate.template(key, sighting.seen)
+        template = None if found is None else found.template
+        if template is not None:
+            sighting.basis = basis_of(template)
+        return self._tell.revised(sighting, match, template, before, cause)
+
+    def _is_told(self, sighting: Sighting, match: Match, final: bool) -> bool:
+        """Whether a decision counts yet: unknown, or one of two, only once there is enough."""
+        enough = final or sighting.observations >= self.config.unknown_frames
+        clear = match.identity is not None and not match.ambiguous
+        return enough or clear or sighting.announced != "nothing"
 
     def _announce(
-        self, sighting: Sighting, match: Match, template: Template | None, *, final: bool
-    ) -> list[Decided]:
-        before, sighting.identity = sighting.identity, match.identity
-        enough = final or sighting.observations >= self.config.unknown_frames
-        if match.identity is None and sighting.announced == "nothing":
-            if not enough:
-                return []
-            sighting.announced = "unknown"
-            return [self._decision(Unknown, sighting, match, template)]
-        if match.identity == before:
-            return []
-        if sighting.announced == "nothing":
-            sighting.announced = "match"
-            return [self._decision(MatchEvent, sighting, match, template)]
-        sighting.announced = "match"
-        return [self._decision(MatchRevised, sighting, match, template, previous_identity=before)]
-
-    def _decision(
         self,
-        kind: type[MatchEvent] | type[MatchRevised] | type[Unknown],
-        sighting: Sighting,
+        key: TrackKey,
         match: Match,
         template: Template | None,
-        **more: Any,
-    ) -> Decided:
-        sighting.changes += 1
-        event = kind(
-            **self._common(match.key, match.frame, f"decision-{sighting.changes}"),
-            **self._evidence(match, sighting.basis),
-            **more,
-        )
-        return Decided(event, template)
+        cause: Cause = "frames",
+        *,
+        final: bool,
+    ) -> list[Decided]:
+        live = self.sightings[key.camera]
+        sighting = live[key.track]
+        if not self._is_told(sighting, match, final):
+            return []
+        before, sighting.identity = sighting.identity, match.identity
+        doubted, sighting.ambiguous = sighting.ambiguous, match.ambiguous
+        if final and match.identity is not None:
+            others = (other.identity for track, other in live.items() if track != key.track)
+            if match.identity in others:
+                return []  # whoever follows the person now keeps the name: the end alone tells it
+        if sighting.announced == "nothing":
+            sighting.announced = "unknown" if match.identity is None else "match"
+            return [self._tell.first(sighting, match, template)]
+        if match.identity == before and set(doubted) == set(match.ambiguous):
+            return []
+        sighting.announced = "match"
+        return [self._tell.revised(sighting, match, template, before, cause)]
 
-    def _started(self, key: TrackKey, frame: FrameRef) -> SightingStarted:
-        return SightingStarted(**self._common(key, frame, "started"))
+    # --- cameras that are apart ---
 
-    def _ended(self, end: TrackEnd, sighting: Sighting, found: TrackTemplate | None) -> Decided:
-        reason: Literal["matched", "unknown", "too few frames", "no usable face"]
-        if sighting.observations == 0:
-            reason = "no usable face"
-        elif sighting.last is None:
-            reason = "too few frames"
-        else:
-            reason = "matched" if sighting.identity is not None else "unknown"
-        template = found.template if found is not None else None
-        basis = basis_of(template) if template is not None else sighting.basis
-        event = SightingEnded(
-            **self._common(end.key, end.last, "ended"),
-            **self._evidence(sighting.last, basis),
-            started_at=instant(sighting.started.captured_at),
-            duration=end.last.pts - sighting.started.pts,
-            faces=end.faces,
-            reason=reason,
-        )
-        return Decided(event, template)
+    def _held_elsewhere(self, frame: FrameRef) -> list[tuple[TrackKey, Sighting]]:
+        """Named tracks of other cameras that whoever is in this frame cannot be on as well."""
+        return [
+            (TrackKey(camera, self.epoch, track), sighting)
+            for camera in self._apart.others(frame.camera)
+            for track, sighting in self.sightings.get(camera, {}).items()
+            if sighting.identity is not None and self._apart.is_there(sighting, frame.captured_at)
+        ]
 
-    def _common(self, key: TrackKey, frame: FrameRef, what: str) -> dict[str, Any]:
-        return {
-            "id": event_id(self.epoch, key.camera, str(key.track), what),
-            "camera": key.camera,
-            "decided_at": instant(self.clock()),
-            "track": key.track,
-            "frame": frame.sequence,
-            "pts": frame.pts,
-            "captured_at": instant(frame.captured_at),
-        }
+    def _is_contested(self, observed: Observed) -> bool:
+        """Whether a camera that is apart shows somebody by a name that this frame shows too."""
+        frame = observed.tracked.frame
+        live = self.sightings[frame.camera]
+        names = {live[observation.key.track].identity for observation in observed.observations}
+        return any(other.identity in names for _, other in self._held_elsewhere(frame))
 
-    def _evidence(self, match: Match | None, basis: Basis) -> dict[str, Any]:
-        best = named_candidate(match)
-        rule = match or self.match.rule()  # nothing was decided: what would have been in force
-        return {
-            "identity": match.identity if match is not None else None,
-            "score": best.score if best is not None else None,
-            "cosine": best.cosine if best is not None else None,
-            "threshold": rule.threshold,
-            "target_fpir": rule.target_fpir,
-            "threshold_why": rule.why,
-            "false_positive_probability": (
-                match.false_positive_probability if match is not None else None
-            ),
-            "candidates": tuple(
-                CandidateScore(c.identity, c.score, c.cosine)
-                for c in (match.candidates if match is not None else ())
-            ),
-            "frames": basis.frames,
-            "quality_min": basis.quality_min,
-            "quality_median": basis.quality_median,
-            "quality_max": basis.quality_max,
-            "evidence": basis.evidence,
-            "pack": self.pack,
-            "gallery_version": match.gallery_version if match is not None else 0,
-        }
+    def _gain(self, sighting: Sighting) -> float:
+        """What a name is worth where it is, as `MatchStage.decide` counts."""
+        named = named_candidate(sighting.last)
+        assert sighting.last is not None and named is not None
+        return self.match.gain(named.score - sighting.last.threshold)
 
-
-def named_candidate(match: Match | None) -> Candidate | None:
-    """The candidate that a match names, or the best one where it names nobody."""
-    if match is None or not match.candidates:
-        return None
-    named = [c for c in match.candidates if c.identity == match.identity]
-    return named[0] if named else match.candidates[0]
+    def _bar(self, key: TrackKey, ended: Sighting) -> None:
+        """Whoever was seen beside a track, or elsewhere at its time, cannot be who it was."""
+        for other in self.sightings[key.camera].values():
+            if ended.identity is not None and key.track in other.rivals:
+                other.barred.add(ended.identity)
+            other.rivals.discard(key.track)
+        for camera in self._apart.others(key.camera):
+            for other in self.sightings.get(camera, {}).values():
+                if ended.identity is not None and self._apart.overlap(ended, other):
+                    other.barred.add(ended.identity)

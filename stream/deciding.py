@@ -21,8 +21,8 @@ from ..configs.schema import Config
 from ..models.card import Card
 from .aggregate import AggregateStage
 from .audience import Audience
-from .decide import Decided, DecideStage
-from .endings import Endings
+from .decide import DecideStage
+from .endings import Endings, outline_key
 from .events import CameraState, System, event_id
 from .fingerprint import settings_digest
 from .flow import (
@@ -46,6 +46,7 @@ from .publish import Publisher
 from .records import Observed
 from .sighting_keeper import SightingKeeper
 from .sightings import instant
+from .telling import Decided
 from .watcher import SourceInfo, Watcher
 from .workers import Frames
 
@@ -187,6 +188,7 @@ class Deciding:
             why = f"no camera {name!r} in the configuration of the node that decides"
             self._ups.append(Refuse(name, begin.attempt, why))
             return
+        self._decide.begin(name, live=begin.live)
         fingerprint = "" if begin.live else f"{begin.fingerprint}-{self._settings}"
         is_over, stored = self._endings.look_up(begin, fingerprint)
         self._publish([], stored)
@@ -361,7 +363,7 @@ class Deciding:
         self._publish([Decided(event, None)])
 
     def _publish_tracks(self, camera: _Camera, decided: Sequence[Decided]) -> None:
-        """Publish what was decided on a camera's tracks, with the outline of those still open.
+        """Publish what was decided, with the outline of the tracks of its cameras still open.
 
         While a resumed run only repeats itself the outline of the killed one stays: it is newer.
         """
@@ -369,7 +371,9 @@ class Deciding:
             return
         mark = self._take_mark(camera)
         if camera.repeats is None:
-            self._publish(decided, {**mark, **self._outline(camera)})
+            for name in {event.camera for event, _ in decided}:
+                mark |= self._outline(self._cameras[name])
+            self._publish(decided, mark)
             return
         newest = self._publish(decided, mark)
         if newest > camera.repeats:
@@ -399,11 +403,6 @@ class Deciding:
             self._audience.dismiss()  # some of these may be stored and not told
             raise
         return max((event.sequence for event in stored), default=0)
-
-
-def outline_key(camera: str) -> str:
-    """Where the journal keeps a camera's outline, beside its mark; no camera's name has a slash."""
-    return f"{camera}/open"
 
 
 def _known(gallery: GalleryIndex) -> tuple[int, Sequence[str]]:

@@ -62,3 +62,8 @@ class Endings:
 def over_key(camera: str) -> str:
     """Where the journal keeps the session that the camera has come to its end in."""
     return f"{camera}/over"
+
+
+def outline_key(camera: str) -> str:
+    """Where the journal keeps a camera's outline, beside its mark; no camera's name has a slash."""
+    return f"{camera}/open"

@@ -21,6 +21,7 @@ TOPIC_ROOT = f"facestream/v{SCHEMA_VERSION}"
 
 UtcTime = Annotated[datetime, msgspec.Meta(tz=True)]
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+Cause = Literal["frames", "track", "camera", "gallery"]
 Unreadable = Literal["unknown kind", "newer version", "unreadable"]
 
 
@@ -151,6 +152,9 @@ class DecisionEvent(TrackEvent, frozen=True, kw_only=True):
     """Model pack that made the embeddings."""
     gallery_version: int
     """Version of the gallery that the track was compared with; 0 where it never was."""
+    ambiguous: tuple[str, ...] = ()
+    """Identities that the track is as much like, the one given first: look at it before acting on
+    the name. Empty where there is no doubt between two who are enrolled."""
     threshold_why: str = ""
     """Where the threshold comes from, in one line for people: fitted to this gallery, set by the
     operator, or the pack's own."""
@@ -168,7 +172,12 @@ class MatchRevised(DecisionEvent, frozen=True, kw_only=True, tag="match.revised"
     """Later frames changed the decision; identity is null when the name was withdrawn."""
 
     previous_identity: str | None
-    """The identity given before; null where the track was unknown until now."""
+    """The identity given before; null where the track was unknown until now. The same as `identity`
+    where nothing but `ambiguous` changed."""
+    cause: Cause = "frames"
+    """Why. frames: later frames changed it; track: the name went over to another track of this
+    camera, which is in view; camera: to one of another camera, which cannot show the same person at
+    that moment; gallery: the gallery changed, or somebody was marked as not this person."""
 
 
 class Unknown(DecisionEvent, frozen=True, kw_only=True, tag="unknown"):

@@ -223,6 +223,7 @@ class Match(msgspec.Struct, frozen=True):
     """The decision on one track: `identity` is None when nothing passes the threshold.
 
     target_fpir and why: what the threshold was set for, None for no rate, and where it comes from.
+    ambiguous: the identities that it might as well be, the one given first; empty without doubt.
     """
 
     key: TrackKey
@@ -235,3 +236,4 @@ class Match(msgspec.Struct, frozen=True):
     frames: int
     target_fpir: float | None = None
     why: str = ""
+    ambiguous: tuple[str, ...] = ()

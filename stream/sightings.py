@@ -13,7 +13,7 @@ from .. import RecordError
 from .events import EvidenceFrame
 from .records import FrameRef, Match, Template
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 
 
 class Basis(msgspec.Struct, frozen=True):
@@ -30,8 +30,10 @@ class Basis(msgspec.Struct, frozen=True):
 class Sighting:
     """One live track. `rivals` are the tracks seen in a frame together with it: other people.
 
-    seen: the newest frame that shows it; faces: how many have. basis: of the last decision. barred:
-    the names of rivals that have ended, which this track cannot have either.
+    seen: the newest frame that shows it; faces: how many have. basis: of the last decision.
+    ambiguous: as was told last. barred: the names of rivals that have ended, which this track
+    cannot have either. moved: the name that went over to another track while this one was out of
+    sight; None once it is seen again.
     """
 
     started: FrameRef
@@ -46,6 +48,8 @@ class Sighting:
     changes: int = 0
     rivals: set[int] = field(default_factory=set)
     barred: set[str] = field(default_factory=set)
+    ambiguous: tuple[str, ...] = ()
+    moved: str | None = None
 
 
 class StoredSighting(msgspec.Struct, frozen=True, array_like=True):

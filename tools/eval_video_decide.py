@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -17,12 +17,14 @@ from ..models.aggregators import make_aggregator
 from ..models.fusion import Aggregator, Doubles, Floats
 from ..models.pack import Pack
 from ..stream.aggregate import AggregateStage
-from ..stream.decide import Decided, DecideStage
+from ..stream.assign import Options, Standing
+from ..stream.decide import DecideStage
 from ..stream.enrol import Enroller
 from ..stream.events import MatchEvent, MatchRevised, SightingEnded
 from ..stream.gallery import Gallery
-from ..stream.match import NOTHING_TAKEN, GalleryIndex, MatchStage
+from ..stream.match import ALL_NEW, NOTHING_HELD, GalleryIndex, MatchStage
 from ..stream.records import Match, TrackKey, TrackTemplate
+from ..stream.telling import Decided
 from ..stream.thresholds import PackRules
 from ..stream.thresholds import Rules as DecisionRules
 from .build import check_score, decision_numbers, know
@@ -210,11 +212,12 @@ class _NotingMatch(MatchStage):
     def decide(
         self,
         templates: Sequence[TrackTemplate],
-        taken: Mapping[TrackKey, Collection[str]] = NOTHING_TAKEN,
+        standings: Mapping[TrackKey, Standing] = ALL_NEW,
+        elsewhere: Options = NOTHING_HELD,
     ) -> list[Match]:
         for one in templates:
             self.decided.setdefault(one.key.track, []).append(one.template.embedding)
-        return super().decide(templates, taken)
+        return super().decide(templates, standings, elsewhere)
 
 
 def live_aggregator(config: Config, pack: Pack) -> Aggregator:

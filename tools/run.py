@@ -244,7 +244,7 @@ def share_counts(totals: Totals, watchers: Sequence[Watcher]) -> None:
 
 def goes_on(parts: Parts) -> bool:
     """Whether a run was killed that this one takes up: some camera of it was left in the middle."""
-    from ..stream.deciding import outline_key
+    from ..stream.endings import outline_key
 
     left = parts.journal.checkpoints()
     names = [camera.name for camera in parts.config.cameras]

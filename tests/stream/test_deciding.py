@@ -13,7 +13,8 @@ from facestream.models.search import SearchIndex
 from facestream.models.store import load_card
 from facestream.stream import deciding
 from facestream.stream.aggregate import AggregateStage
-from facestream.stream.deciding import Deciding, outline_key
+from facestream.stream.deciding import Deciding
+from facestream.stream.endings import outline_key
 from facestream.stream.events import AnyEvent, CameraState, SightingEnded, System, TrackEvent
 from facestream.stream.flow import (
     Begin,

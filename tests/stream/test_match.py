@@ -12,6 +12,7 @@ from facestream import ConfigError
 from facestream.configs.schema import MatchConfig
 from facestream.models.ida import Anchors
 from facestream.models.search import SearchIndex
+from facestream.stream.assign import Standing
 from facestream.stream.match import MatchStage
 from facestream.stream.records import FrameRef, Template, TrackKey, TrackTemplate
 from facestream.stream.thresholds import DecisionNumbers, DecisionRule, PackRules
@@ -49,7 +50,8 @@ def make_stage(index=axes_index, numbers=NUMBERS, **config) -> MatchStage:
 
 def decide(embeddings, taken=None, **config) -> list[str | None]:
     templates = [template(i, e) for i, e in enumerate(embeddings)]
-    return [match.identity for match in make_stage(**config).decide(templates, taken or {})]
+    standings = {key: Standing(barred=frozenset(names)) for key, names in (taken or {}).items()}
+    return [match.identity for match in make_stage(**config).decide(templates, standings)]
 
 
 def test_a_clear_face_is_named_and_a_stranger_is_not():
