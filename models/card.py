@@ -138,7 +138,8 @@ class EmbedderSpec:
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """A small trained network that lies beside the card, as .npz."""
+    """What was made of faces and lies beside the card, as .npz: a small trained network, or the
+    tracks of strangers."""
 
     file: str
     """File name, without a folder."""
@@ -147,9 +148,9 @@ class HeadSpec:
     licence: str
     """SPDX name, or words."""
     attribution: str = ""
-    """Whose faces it was trained on, and their licence."""
+    """Whose faces it was made of, and their licence."""
     command: str = ""
-    """What trained it; the preset says the seed."""
+    """What made it, with the seed, or the preset that says it."""
     validation: dict[str, float] = field(default_factory=dict)
     """Validation numbers of that run, by what was measured."""
 
@@ -294,6 +295,8 @@ class Card:
     """Fitted: absent means plain cosine only."""
     decision: DecisionSpec | None = None
     """Fitted: absent means that matching needs thresholds from the configuration's author."""
+    strangers: HeadSpec | None = None
+    """Tracks of people kept apart, as templates: thresholds are fitted to them."""
     measured: MeasuredSpec | None = None
     """What was measured."""
     self_test: SelfTestSpec | None = None

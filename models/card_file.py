@@ -127,6 +127,7 @@ def _check_values(card: Card, path: Path) -> None:
     beside = {
         "ida.anchors": card.ida.anchors if card.ida else None,
         "ida.learned.file": card.ida.learned.file if card.ida and card.ida.learned else None,
+        "strangers.file": card.strangers.file if card.strangers else None,
         "quality.head.file": card.quality.head.file if card.quality.head else None,
         **{f"fusion.{name}.file": head.file for name, head in card.fusion.heads.items()},
     }

@@ -28,6 +28,7 @@ from .inference import (
     QualitySource,
     Session,
 )
+from .open_set_tracks import StrangerTracks, load_strangers
 from .pixels import PixelFormat
 from .quality import ModelQuality, NormQuality, TrainingFreeQuality
 from .quality_head import HeadQuality, load_quality_head
@@ -61,6 +62,8 @@ class Pack:
     """Files of the trained heads by the name of their aggregator: "learned", "caface"."""
     provider: str
     """What really runs the networks, for people: "onnxruntime CPU"."""
+    strangers: StrangerTracks | None = None
+    """What thresholds are fitted to; None where the card has none."""
 
 
 def open_pack(
@@ -104,6 +107,7 @@ def open_pack(
         learned=_learned(card),
         fusion_heads=fusion_heads(card),
         provider=embedding.provider,
+        strangers=strangers_of(card),
     )
 
 
@@ -213,6 +217,16 @@ def head_file(card: Card, spec: HeadSpec) -> Path:
             "install the package or copy the card's folder again"
         )
     return path
+
+
+def strangers_of(card: Card) -> StrangerTracks | None:
+    """The card's tracks of strangers, verified; None where it has none.
+
+    Raises MissingModelFile or CorruptModelFile.
+    """
+    if card.strangers is None:
+        return None
+    return load_strangers(head_file(card, card.strangers), card.embedder.dimension)
 
 
 def _learned(card: Card) -> LearnedDensity | None:
