@@ -14,9 +14,9 @@ demo: $(VENV)/.installed  ## Everything once, on a clip rendered here: video in,
 	$(BIN)/facestream models pull open
 	$(BIN)/facestream demo
 
-test: lint types $(VENV)/.installed-dev  ## ruff, mypy --strict and the tests
+test: lint types $(VENV)/.installed-dev  ## ruff, mypy --strict and the tests, a process per core
 	$(BIN)/facestream models pull open
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.installed-dev  ## ruff, rules and format
 	$(BIN)/ruff check .
