@@ -153,22 +153,27 @@ def make_backbone(
 ) -> Backbone:
     """A freshly initialised backbone in training mode.
 
-    name: iresnet18, iresnet34, iresnet50, iresnet100, iresnet200 or mobile. dimension: C.
+    name: iresnet18, iresnet34, iresnet50, iresnet100, iresnet200, mobile or tiny. dimension: C.
     convention: for an IResNet, how it is initialised, normalised and dropped out: a
     `iresnet.Convention` or a name of `iresnet.CONVENTIONS`; None is insightface's. Raises
-    ConfigError for an unknown name or convention, a dimension below 1, or a convention for mobile.
+    ConfigError for an unknown name or convention, a dimension below 1, or a convention for mobile
+    or tiny.
     """
-    # Imported here: both build on the class above.
+    # Imported here: all build on the class above.
     from .iresnet import DEPTHS, IResNet, find_convention
     from .mobile import MobileBackbone
+    from .tiny import TinyBackbone
 
     if dimension < 1:
         raise ConfigError(f"the dimension of an embedding must be 1 or more, got {dimension}")
-    if name == "mobile":
+    if name in ("mobile", "tiny"):
         if convention is not None:
-            raise ConfigError("backbone mobile has one convention: leave it out")
-        return MobileBackbone(dimension=dimension)
+            raise ConfigError(f"backbone {name} has one convention: leave it out")
+        kind = MobileBackbone if name == "mobile" else TinyBackbone
+        return kind(dimension=dimension)
     depths = {f"iresnet{depth}": depth for depth in DEPTHS}
     if name not in depths:
-        raise ConfigError(f"backbone must be one of {', '.join(depths)} or mobile, got {name!r}")
+        raise ConfigError(
+            f"backbone must be one of {', '.join(depths)}, mobile or tiny, got {name!r}"
+        )
     return IResNet(depths[name], dimension=dimension, convention=find_convention(convention))

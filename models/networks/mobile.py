@@ -38,9 +38,9 @@ class Bottleneck(nn.Module):
         """Untrained; the network initialises it."""
         super().__init__()
         inner = into * expansion
-        self.expand = _active(into, inner, 1)
-        self.filter = _active(inner, inner, 3, stride=stride, groups=inner)
-        self.project = _linear(inner, out, 1)
+        self.expand = active(into, inner, 1)
+        self.filter = active(inner, inner, 3, stride=stride, groups=inner)
+        self.project = linear(inner, out, 1)
         self.residual = into == out and stride == 1
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class MobileBackbone(Backbone):
         self.map_channels = MAP
         self.style_channels = NARROW + WIDE
         self.stem = nn.Sequential(
-            _active(3, NARROW, 3, stride=2), _active(NARROW, NARROW, 3, groups=NARROW)
+            active(3, NARROW, 3, stride=2), active(NARROW, NARROW, 3, groups=NARROW)
         )
         self.stage2 = nn.Sequential(
             Bottleneck(NARROW, NARROW, 2, stride=2),
@@ -71,9 +71,9 @@ class MobileBackbone(Backbone):
         self.stage4 = nn.Sequential(
             Bottleneck(WIDE, WIDE, 4, stride=2),
             *(Bottleneck(WIDE, WIDE, 2) for _ in range(2)),
-            _active(WIDE, MAP, 1),
+            active(WIDE, MAP, 1),
         )
-        self.pool = _linear(MAP, MAP, MAP_SIDE, padding=0, groups=MAP)
+        self.pool = linear(MAP, MAP, MAP_SIDE, padding=0, groups=MAP)
         self.fc = nn.Linear(MAP, dimension, bias=False)
         self.features = nn.BatchNorm1d(dimension)
         nn.init.kaiming_normal_(self.fc.weight, nonlinearity="linear")
@@ -88,7 +88,7 @@ class MobileBackbone(Backbone):
         return project(self.fc, self.features, self.pool(last_map).flatten(1))
 
 
-def _linear(
+def linear(
     into: int,
     out: int,
     kernel: int,
@@ -97,7 +97,10 @@ def _linear(
     padding: int | None = None,
     groups: int = 1,
 ) -> nn.Sequential:
-    """Convolution and BN, initialised so that signals keep their size."""
+    """Convolution and BN, initialised so that signals keep their size.
+
+    padding: None is half the kernel.
+    """
     pad = kernel // 2 if padding is None else padding
     conv = nn.Conv2d(into, out, kernel, stride=stride, padding=pad, groups=groups, bias=False)
     # fan_in: that of a depthwise filter is its own 9 or 49 weights; its fan_out is not.
@@ -105,6 +108,15 @@ def _linear(
     return nn.Sequential(conv, nn.BatchNorm2d(out))
 
 
-def _active(into: int, out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """Convolution, BN and PReLU."""
-    return nn.Sequential(*_linear(into, out, kernel, stride=stride, groups=groups), nn.PReLU(out))
+def active(
+    into: int,
+    out: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    padding: int | None = None,
+    groups: int = 1,
+) -> nn.Sequential:
+    """Convolution, BN and PReLU; arguments as of `linear`."""
+    convolved = linear(into, out, kernel, stride=stride, padding=padding, groups=groups)
+    return nn.Sequential(*convolved, nn.PReLU(out))
