@@ -196,23 +196,22 @@ class DecideStage:
         live = self.sightings[frame.camera]
         ready = [k for k in keys if live[k.track].observations >= self.config.least_frames]
         templates = [t for k in ready if (t := self.aggregate.template(k, frame)) is not None]
-        elsewhere = self._held_elsewhere(frame)
-        prices: dict[str, float] = {}
-        for _, other in elsewhere:
-            if other.identity is not None:
-                gain = self._gain(other)
-                prices[other.identity] = max(gain, prices.get(other.identity, gain))
-        matches = self.match.decide(templates, self._standings(live, ready), prices)
-        out = self._hand_over(matches, elsewhere, final=final)
+        standings = self._standings(live, ready)
+        matches = self.match.decide(templates, standings)
+        out = self._hand_over(matches, final=final)
         for found, match in zip(templates, matches, strict=True):
             sighting = live[match.key.track]
             cause: Cause = "frames"
             if sighting.last is not None and match.gallery_version > sighting.last.gallery_version:
                 cause = "gallery"
-            elif sighting.identity in prices:
+            elif sighting.identity in standings[match.key].elsewhere:
                 cause = "camera"
             sighting.decided_at_count = sighting.observations
             sighting.last, sighting.basis = match, basis_of(found.template)
+            scores = [candidate.score for candidate in match.candidates]
+            if sighting.highest is not None:
+                scores.append(sighting.highest)
+            sighting.highest = max(scores, default=None)
             out += self._announce(match.key, match, found.template, cause, final=final)
         return out
 
@@ -230,17 +229,16 @@ class DecideStage:
             rivals = [live[rival] for rival in own.rivals - deciding]
             names = {name for one in rivals for name in (one.identity, one.moved)}
             barred = frozenset(name for name in names if name is not None) | own.barred
+            elsewhere: dict[str, float] = {}
+            for _, other in self._elsewhere(key.camera, own):
+                name, gain = other.identity, self._gain(other)
+                if name is not None:
+                    elsewhere[name] = max(gain, elsewhere.get(name, gain))
             held = own.identity or own.moved
-            standings[key] = Standing(held, frozenset(own.ambiguous), barred)
+            standings[key] = Standing(held, frozenset(own.ambiguous), barred, elsewhere)
         return standings
 
-    def _hand_over(
-        self,
-        matches: Sequence[Match],
-        elsewhere: Sequence[tuple[TrackKey, Sighting]],
-        *,
-        final: bool,
-    ) -> list[Decided]:
+    def _hand_over(self, matches: Sequence[Match], *, final: bool) -> list[Decided]:
         """Take names from tracks that cannot have them beside those that are given them now.
 
         That is a track of this camera that is out of sight (one in view was decided too), and one
@@ -255,7 +253,7 @@ class DecideStage:
             for track, other in self.sightings[match.key.camera].items():
                 if other.identity == match.identity and track not in deciding and not final:
                     out.append(self._withdraw(match.key._replace(track=track), other, "track"))
-            for key, other in elsewhere:
+            for key, other in self._elsewhere(match.key.camera, sighting):
                 if other.identity == match.identity:
                     out.append(self._withdraw(key, other, "camera"))
         return out
@@ -313,21 +311,25 @@ class DecideStage:
 
     # --- cameras that are apart ---
 
-    def _held_elsewhere(self, frame: FrameRef) -> list[tuple[TrackKey, Sighting]]:
-        """Named tracks of other cameras that whoever is in this frame cannot be on as well."""
+    def _elsewhere(self, camera: str, own: Sighting) -> list[tuple[TrackKey, Sighting]]:
+        """Named tracks of cameras apart from this one that cannot be of the same person."""
         return [
-            (TrackKey(camera, self.epoch, track), sighting)
-            for camera in self._apart.others(frame.camera)
-            for track, sighting in self.sightings.get(camera, {}).items()
-            if sighting.identity is not None and self._apart.is_there(sighting, frame.captured_at)
+            (TrackKey(other, self.epoch, track), sighting)
+            for other in self._apart.others(camera)
+            for track, sighting in self.sightings.get(other, {}).items()
+            if sighting.identity is not None and self._apart.overlap(own, sighting)
         ]
 
     def _is_contested(self, observed: Observed) -> bool:
-        """Whether a camera that is apart shows somebody by a name that this frame shows too."""
-        frame = observed.tracked.frame
-        live = self.sightings[frame.camera]
-        names = {live[observation.key.track].identity for observation in observed.observations}
-        return any(other.identity in names for _, other in self._held_elsewhere(frame))
+        """Whether a camera that is apart has somebody by a name that this frame shows, too."""
+        camera = observed.tracked.frame.camera
+        seen = (self.sightings[camera][one.key.track] for one in observed.observations)
+        return any(
+            other.identity == own.identity
+            for own in seen
+            if own.identity is not None
+            for _, other in self._elsewhere(camera, own)
+        )
 
     def _gain(self, sighting: Sighting) -> float:
         """What a name is worth where it is, as `MatchStage.decide` counts."""

@@ -195,6 +195,9 @@ class SightingEnded(DecisionEvent, frozen=True, kw_only=True, tag="sighting.ende
     """Faces seen, those that were too poor for the template included."""
     reason: Literal["matched", "unknown", "too few frames", "no usable face"]
     """How it ended; the last two say why there is no decision."""
+    best_score: float | None = None
+    """The best score of all decisions on the track, whoever it was for; null where the gallery
+    offered nobody. Thresholds hold for this number: a track is decided many times."""
 
 
 class CameraState(Event, frozen=True, kw_only=True, tag="camera.state"):

@@ -33,7 +33,7 @@ class Sighting:
     seen: the newest frame that shows it; faces: how many have. basis: of the last decision.
     ambiguous: as was told last. barred: the names of rivals that have ended, which this track
     cannot have either. moved: the name that went over to another track while this one was out of
-    sight; None once it is seen again.
+    sight; None once it is seen again. highest: the best score that any decision found.
     """
 
     started: FrameRef
@@ -50,6 +50,7 @@ class Sighting:
     barred: set[str] = field(default_factory=set)
     ambiguous: tuple[str, ...] = ()
     moved: str | None = None
+    highest: float | None = None
 
 
 class StoredSighting(msgspec.Struct, frozen=True, array_like=True):

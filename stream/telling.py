@@ -85,6 +85,7 @@ class Teller:
             duration=end.last.pts - sighting.started.pts,
             faces=end.faces,
             reason=reason,
+            best_score=sighting.highest,
         )
         return Decided(event, template)
 

@@ -81,6 +81,7 @@ def examples() -> list[AnyEvent]:
             duration=2.4,
             faces=51,
             reason="unknown",
+            best_score=0.34,
         ),
     ]
 

@@ -65,6 +65,18 @@ def test_a_stranger_is_unknown_once_after_unknown_frames() -> None:
     assert isinstance(ended, SightingEnded) and ended.reason == "unknown"
 
 
+def test_the_end_tells_the_best_score_of_all_decisions_on_a_track() -> None:
+    world = World(least_frames=1)
+    world.show({1: (0.45, 0.1, 0.0)})
+    world.show_often(20, {1: (0.1, 0.2, 0.0)})
+    (ended,) = [e for e in world.end(1) if isinstance(e, SightingEnded)]
+    assert ended.score is not None and ended.score < 0.3
+    assert ended.best_score == pytest.approx(0.45, abs=1e-6)
+    world.show({2: None})
+    (ended,) = [e for e in world.end(2) if isinstance(e, SightingEnded)]
+    assert ended.best_score is None
+
+
 def test_a_stranger_who_leaves_early_is_unknown_at_the_end() -> None:
     world = World(least_frames=3, unknown_frames=8)
     world.show_often(5, {1: NOBODY})
