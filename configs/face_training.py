@@ -12,7 +12,9 @@ from .. import ConfigError
 from .schema import Count, Range, Share
 from .training import NotNegative, Positive, RunSettings
 
-Backbone = Literal["mobile", "iresnet18", "iresnet34", "iresnet50", "iresnet100", "iresnet200"]
+Backbone = Literal[
+    "tiny", "mobile", "iresnet18", "iresnet34", "iresnet50", "iresnet100", "iresnet200"
+]
 Convention = Literal["insightface", "magface", "magface-published", "adaface"]
 Chain = Literal["weak", "strong", "surveillance", "paper-weak", "paper-strong"]
 
@@ -131,6 +133,8 @@ class EmbedderTraining:
     """Pack whose embeddings are to be met; empty for none."""
     distil: NotNegative = 1.0
     """Weight of 1 - cos(student of the degraded face, teacher of the clean one)."""
+    blends: Annotated[int, Range(least=0)] = 0
+    """Faces made of two training faces each, learned from as further identities (train/blends)."""
     classify: NotNegative = 0.0
     """Weight of the MagFace loss; identities of one picture are classes of its degraded views."""
     loss: MagFaceLoss = MagFaceLoss()
@@ -141,6 +145,8 @@ class EmbedderTraining:
     """Details of an IResNet."""
     attention: bool = False
     """Put CQA-Face's branches in the place of the backbone's head."""
+    weigh: bool = True
+    """Whether the branches have a quality network (QAN)."""
     contrast: NotNegative = 0.5
     """Weight of L_CAL, where there are branches."""
     dimension: Count = 256

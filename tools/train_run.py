@@ -5,16 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 
+from .. import ConfigError
 from ..configs.training import RunSettings
 from .eval_progress import progress_bar
 from .revision import revision
 
 if TYPE_CHECKING:
     from ..train.engine import Recipe
+
+Config = Annotated[
+    str, typer.Argument(help="Preset (configs/trainings), or a YAML file of your own.")
+]
+Out = Annotated[
+    Path,
+    typer.Option(help="Folder of the run: checkpoints, curve, export/. The same goes on with it."),
+]
+Assets = Annotated[
+    Path | None,
+    typer.Option(envvar="FACESTREAM_ASSETS", help="Where anchors/ lies: faces by the split."),
+]
 
 
 def run_recipe(name: str, recipe: Recipe, settings: RunSettings, text: str, out: Path) -> None:
@@ -46,3 +61,27 @@ def run_recipe(name: str, recipe: Recipe, settings: RunSettings, text: str, out:
     )
     for file in outcome.files:
         console.print(f"written: {file}", soft_wrap=True)
+
+
+def recipe_module(name: str) -> ModuleType:
+    """A module of train. Raises ConfigError where what trains networks is not installed."""
+    import importlib
+
+    try:
+        return importlib.import_module(f"..train.{name}", __package__)
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in ("torch", "accelerate"):
+            raise
+        raise ConfigError(
+            f"training networks needs {error.name}: pip install 'facestream[train]'"
+        ) from None
+
+
+def need_assets(assets: Path | None) -> Path:
+    """The folder of the split's faces. Raises ConfigError where none was named."""
+    if assets is None:
+        raise ConfigError(
+            "--assets is missing: name the folder in which anchors/ lies (synthetic faces by the "
+            "split), or set FACESTREAM_ASSETS"
+        )
+    return assets

@@ -7,12 +7,15 @@ the student of a degraded face is led to the direction that the teacher gives th
 
 which teaches it to see through the degradation as well. Directions carry no magnitude, so only the
 MagFace term makes the norm a quality; identities of one picture are classes of its degraded views.
+A teacher can be asked about any face, so faces made of two (train/blends) are learned from as well.
 Pictures are RGB in -1 .. 1.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,11 +27,13 @@ from ..configs.face_training import EmbedderTraining
 from ..models.align import ARCFACE_112, warp
 from ..models.feature_store import fingerprint_parts
 from ..models.fusion import Doubles, Floats
-from ..models.inference import Embedder, Image
+from ..models.inference import AlignTemplate, Embedded, Embedder, Image
 from ..models.networks.backbone import Backbone
 from ..models.networks.class_layer import ClassLayer
 from ..models.networks.cqa import CQAFace
 from ..models.networks.cqa_losses import contrastive_attention_loss
+from ..models.store import written_whole
+from .blends import add_blends
 from .cqa import measure_branches
 from .engine import seeded
 from .face_batches import SIGNED_RGB, FaceBatch
@@ -129,6 +134,47 @@ class EmbedderRecipe(FaceRecipe):
         return float(np.einsum("vnn->vn", scores).mean()), found
 
 
+class Remembering:
+    """An embedder that is asked about a crop once, whatever the number of runs that it teaches."""
+
+    def __init__(self, embedder: Embedder, path: Path) -> None:
+        """path: .npz of what it said in earlier runs, of this embedder alone; made by `save`."""
+        self._embedder, self._path = embedder, path
+        self._said: dict[bytes, Embedded] = {}
+        self._unsaved = 0
+        self.template: AlignTemplate = embedder.template
+        self.dimension: int = embedder.dimension
+        if path.is_file():
+            with np.load(path, allow_pickle=False) as kept:
+                rows = zip(*(kept[name] for name in Embedded._fields), strict=True)
+                for key, row in zip(kept["crops"], rows, strict=True):
+                    self._said[key.tobytes()] = Embedded(*row)
+
+    def embed(self, crops: Image) -> Embedded:
+        """As the embedder; crops (N, S, S, 3), N at least 1."""
+        keys = [hashlib.sha256(crop.tobytes()).digest() for crop in crops]
+        new = [place for place, key in enumerate(keys) if key not in self._said]
+        if new:
+            said = self._embedder.embed(crops[new])
+            for row, place in enumerate(new):
+                self._said[keys[place]] = Embedded(*(field[row] for field in said))
+            self._unsaved += len(new)
+        fields = zip(*(self._said[key] for key in keys), strict=True)
+        return Embedded(*(np.stack(field) for field in fields))
+
+    def save(self) -> None:
+        """Keep what it said for other runs. Nothing is written where nothing is new."""
+        if not self._unsaved:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        keys = np.frombuffer(b"".join(self._said), np.uint8).reshape(len(self._said), -1)
+        columns = (np.stack(column) for column in zip(*self._said.values(), strict=True))
+        named = dict(zip(Embedded._fields, columns, strict=True))
+        with written_whole(self._path) as partial, partial.open("wb") as file:
+            np.savez(file, crops=keys, **named)
+        self._unsaved = 0
+
+
 def teach(faces: LabelledFaces, teacher: Embedder) -> Floats:
     """What a teacher says of every face as it is: unit directions (N, C) float32.
 
@@ -160,18 +206,19 @@ def embedder_recipe(
 ) -> EmbedderRecipe:
     """The recipe of `facestream train embedder`. Exports embedder.onnx, .pt and .yaml.
 
-    teacher: the embedder of the pack config.teacher. targets: what `teach` says of split.training,
-    where it was asked already. Raises ConfigError where teacher and settings do not fit, or its
-    dimension is another than config.dimension; where nobody of validation has two pictures and
-    there is no teacher; and what reading the faces raises.
+    teacher: the embedder of the pack config.teacher. targets: what `teach` says of the faces of
+    split.training and their blends, where it was asked already. Raises ConfigError where teacher
+    and settings do not fit, or its dimension is another than config.dimension; where nobody of
+    validation has two pictures and there is no teacher; and what reading the faces raises.
     """
+    split = split._replace(training=add_blends(split.training, config.blends))
     if teacher is not None and targets is None:
         targets = teach(split.training, teacher)
     _check_targets(config, split.training, targets)
     with seeded(config.run.seed):
         backbone = build_backbone(config.backbone, config.dimension, config.convention)
         if config.attention:
-            backbone = CQAFace(backbone, dimension=config.dimension)
+            backbone = CQAFace(backbone, weigh=config.weigh, dimension=config.dimension)
     head = None
     if config.classify:
         head = ClassLayer(

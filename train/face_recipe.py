@@ -73,7 +73,8 @@ class FaceTask(nn.Module):
     def __init__(self, backbone: Backbone, pixels: PixelFormat) -> None:
         """pixels: what the backbone takes."""
         super().__init__()
-        self.backbone = backbone
+        # Convolutions of a CPU are a sixth faster with the channels last.
+        self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.scale = ScalePixels(pixels)
 
     def embed(self, images: Tensor) -> Tensor:
@@ -146,7 +147,6 @@ def describe_embedder(file: str, backbone: Backbone, pixels: PixelFormat) -> dic
 
 
 def build_backbone(name: str, dimension: int, convention: str) -> Backbone:
-    """As `make_backbone`; the mobile network has no convention to choose."""
-    return make_backbone(
-        name, dimension=dimension, convention=None if name == "mobile" else convention
-    )
+    """As `make_backbone`; only an IResNet has conventions to choose from."""
+    chosen = convention if name.startswith("iresnet") else None
+    return make_backbone(name, dimension=dimension, convention=chosen)
