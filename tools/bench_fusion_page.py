@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 import numpy as np
 
 from .. import __version__
-from .bench_fusion import COMPARED, LEVELS, SETS, SIZES, Cells, Rate, compare, resample
+from .bench_fusion import COMPARED, SIZES, Cells, Rate, compare, resample
+from .bench_fusion_fusers import BEST, RUNS_KNOWN
+from .bench_fusion_tracks import FPS, LEVELS, SECONDS, SETS, SIMULATED
 from .revision import revision
 
 INTRODUCTION = """# Fusing tracks of bad pictures
@@ -30,6 +32,9 @@ threshold drawn anew.
   and Jones 2017, CC BY 4.0), enrolled with the neutral photo as taken; sets are degraded views of
   the smiling one, damage {levels} on a scale from 0 to 1. Frames that no detector finds are in no
   set. So a set of any size shows one distinct photograph, in degraded copies.
+- *simulated*: the same people in video of [`facestream simulate`](../simulate.md), presets
+  {presets}, {fps} pictures per second for {seconds:g} s, nobody else among them. Boxes and
+  landmarks are the truth's, the live stages embed; a set is so many faces of one track in a row.
 - *wild*: people of CelebA (research only; nothing trained or fitted here saw them; what the
   published embedders saw is not documented), enrolled with two pictures, sets of degraded views of
   others. There are at most eight distinct photographs of a person; views are degraded copies of
@@ -37,12 +42,27 @@ threshold drawn anew.
 
 *mean*, *quality*, *learned* and *caface* are the aggregators that run live, with the heads that
 ship; *norm* weighs by the embedding's length, *oracle* by the square of the true cosine with the
-enrolled template above the mean cosine of different people, which no system knows. PFE and CFAN
-read feature maps, which these packs' networks do not give; NAN has no head here. A stretch that is
-longer than its run walks back and forth over it, so a set may hold a view twice. Columns in which
-any set does are marked *augmented*; how many do, and how many different views a set has, is told
-first. Comparisons over several sizes count such sets too. The heads were trained on other people
-(`facestream train caface`), and their validation faces are not among these.
+enrolled template above the mean cosine of different people, which no system knows. The oracle
+weighs each face by itself, and its square is a guess: it can be beaten.
+
+*nan*, *cfan*, *pfe*, *quality-caface* and *guided-caface*, where they are shown, were trained by
+the same recipe on the same sets (`facestream train caface caface-nan-omz` and so on) and do not run
+live. CFAN and PFE read feature maps, which these packs' networks do not give: here they read the
+style statistics instead, means and deviations of such maps, and are not the papers'. PFE has its
+own loss. *quality-caface* is CAFace with the quality as one more style channel, eight centres and
+codes twice as long; in *guided-caface* a face counts exp(score) times, with a score like that of
+the learned mean, so that what it learns beyond comes from the set. These two are what was tried to
+make CAFace more than the learned mean.
+
+A stretch that is longer than its run walks back and forth over it, so a set may hold a view twice.
+Columns in which any set does are marked *augmented*; how many do, and how many different views a
+set has, is told first. Comparisons over several sizes count such sets too. The heads were trained
+on other people, and their validation faces are not among these.
+
+**What company could add.** Tables of that name ask what a fuser could gain by looking at the whole
+set, which CAFace does and the learned mean does not. *Runs known* tells a fuser what company could
+tell at best about frames that say the same: every stretch counts once, however long it is. *Best
+weights* are those with which a weighted mean comes nearest to the enrolled template.
 """
 
 
@@ -66,18 +86,56 @@ def write_page(measured: Mapping[str, Mapping[str, Cells]], command: str) -> str
             wild=SETS["wild"],
             london=london,
             levels=levels,
+            presets=" and ".join(SIMULATED),
+            fps=FPS,
+            seconds=SECONDS,
         )
     ]
     for pack, tracks in measured.items():
-        parts.append(f"## {pack}\n")
+        parts += [f"## {pack}\n", _means(tracks)]
+        if all(("learned", COMPARED[0]) in cells for cells in tracks.values()):
+            parts.append(_against_learned(tracks))
         for words, cells in tracks.items():
             parts += [f"### {words}\n", _repeats(cells), _table(cells, 1), _table(cells, 0)]
-            parts.append(_differences(cells))
+            parts += [_differences(cells), _company(cells)]
     return "\n".join(parts)
 
 
+def _means(tracks: Mapping[str, Cells]) -> str:
+    """Mean TPIR over the compared sizes, per fuser and kind of track."""
+    title = f"TPIR at FPIR 1 %, mean of N = {_sizes()}"
+    lines = [f"| {title} | {' | '.join(tracks)} |", "|---" * (len(tracks) + 1) + "|"]
+    for name in _names(next(iter(tracks.values()))):
+        shown = [
+            f"{100 * np.mean([cells[name, size].value[1] for size in COMPARED]):.1f}"
+            for cells in tracks.values()
+        ]
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _against_learned(tracks: Mapping[str, Cells]) -> str:
+    """Paired differences of every fuser with the learned mean."""
+    names = [name for name in _names(next(iter(tracks.values()))) if name != "learned"]
+    title = "TPIR less that of learned, points"
+    lines = [f"| {title} | {' | '.join(tracks)} |", "|---" * (len(tracks) + 1) + "|"]
+    for name in names:
+        shown = [_interval(compare(cells, name, "learned"), "+") for cells in tracks.values()]
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _told(name: str) -> bool:
+    """Whether it is an oracle that is told of in the table of company alone."""
+    return name.endswith(RUNS_KNOWN) or name == BEST
+
+
 def _names(cells: Cells) -> list[str]:
-    return list(dict.fromkeys(name for name, _ in cells))
+    return [name for name in dict.fromkeys(name for name, _ in cells) if not _told(name)]
+
+
+def _sizes() -> str:
+    return ", ".join(map(str, COMPARED))
 
 
 def _heads(title: str, cells: Cells) -> list[str]:
@@ -111,25 +169,36 @@ def _table(cells: Cells, which: int) -> str:
 
 def _differences(cells: Cells) -> str:
     """Paired differences of the trained heads, and how much of the gap to the oracle they close."""
-    names = _names(cells)
-    sizes = ", ".join(map(str, COMPARED))
+    plain = ("mean", "norm", "quality")
+    trained = [name for name in _names(cells) if name not in (*plain, "oracle")]
+    title = f"TPIR less that of, points, mean of N = {_sizes()}"
     lines = [
-        f"| TPIR, difference in points, mean of N = {sizes} | |",
-        "|---|---|",
+        f"| {title} | {' | '.join(plain)} | share of the gap from quality to oracle |",
+        "|---" * (len(plain) + 2) + "|",
     ]
-    trained = [name for name in ("learned", "caface") if name in names]
-    for one in trained:
-        others = ["mean", "norm", "quality", *(["learned"] if one == "caface" else [])]
-        for other in others:
-            if other in names:
-                shown = _interval(compare(cells, one, other), sign="+")
-                lines.append(f"| {one} - {other} | {shown} |")
     gap = compare(cells, "oracle", "quality")
-    lines.append(f"| oracle - quality | {_interval(gap, sign='+')} |")
-    if gap.low > 0:  # a share of what may be no gap says nothing
-        for one in trained:
-            share = compare(cells, one, "quality").value / gap.value
-            lines.append(f"| share of that gap that {one} closes | {100 * share:.0f} % |")
+    for one in trained:
+        shown = [_interval(compare(cells, one, other), "+") for other in plain]
+        # A share of what may be no gap says nothing.
+        share = compare(cells, one, "quality").value / gap.value if gap.low > 0 else None
+        shown.append("" if share is None else f"{100 * share:.0f} %")
+        lines.append(f"| {one} | {' | '.join(shown)} |")
+    shown = [_interval(compare(cells, "oracle", other), "+") for other in plain]
+    lines.append(f"| oracle | {' | '.join(shown)} | |")
+    return "\n".join(lines) + "\n"
+
+
+def _company(cells: Cells) -> str:
+    """What a fuser could gain by looking at the whole set."""
+    lines = [f"| what company could add: TPIR, points, mean of N = {_sizes()} | |", "|---|---|"]
+    for one, other in (
+        (f"learned{RUNS_KNOWN}", "learned"),
+        (f"oracle{RUNS_KNOWN}", "oracle"),
+        (BEST, "learned"),
+        (BEST, "oracle"),
+    ):
+        if (one, COMPARED[0]) in cells and (other, COMPARED[0]) in cells:
+            lines.append(f"| {one} - {other} | {_interval(compare(cells, one, other), '+')} |")
     return "\n".join(lines) + "\n"
 
 

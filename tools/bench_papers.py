@@ -53,20 +53,30 @@ def bench_fusion(
     ),
     assets: Assets = None,
     pack: Packs = None,
+    head: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=PACK.something.npz of `facestream train caface`, a further row."),
+    ] = None,
 ) -> None:
     """Fuse tracks of bad pictures by every aggregator, and write a page about it.
 
-    Example: facestream bench fusion --folder banks/
+    Example: facestream bench fusion --folder banks/ --head nan=run/export/omz.nan.npz
     """
     from .bench_accuracy import find_packs
     from .bench_fusion import measure_pack
+    from .bench_fusion_fusers import heads_of
     from .bench_fusion_page import write_page
 
     place = _assets(assets)
     packs, _ = find_packs(pack)
-    measured = {name: measure_pack(name, place, folder) for name in packs}
-    chosen = "".join(f" --pack {name}" for name in pack or ())
-    _write(out, write_page(measured, f"facestream bench fusion --folder banks{chosen}"), packs)
+    given = {name: heads_of(name, head or ()) for name in packs}
+    measured = {name: measure_pack(name, place, folder, given[name]) for name in packs}
+    words = [f" --pack {name}" for name in pack or ()]
+    words += [
+        f" --head {name}={path.name}" for heads in given.values() for name, path in heads.items()
+    ]
+    command = f"facestream bench fusion --folder banks{''.join(words)}"
+    _write(out, write_page(measured, command), packs)
 
 
 def bench_quality(

@@ -7,7 +7,7 @@ reads it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from torch import nn
 from .. import CorruptModelFile, MissingModelFile
 from ..configs.training import CAFaceTraining
 from ..models.caface_head import HeadSize
-from ..models.fusion import Doubles, Floats, Members, normalise_rows
+from ..models.fusion import Floats, Members, normalise_rows
 from ..models.networks.caface import CAFace
 from ..models.networks.caface_quality import GuidedCAFace, QualityCAFace
 from ..models.networks.scalar_fusion import ScalarWeighted
@@ -35,6 +35,8 @@ LIVE = ("caface", "learned")
 LARGEST = 1 << 26
 """Bytes of a file's arrays."""
 WEIGHTS = "weights."
+TOGETHER = 64
+"""Tracks that are fused at once."""
 
 
 class Plan(NamedTuple):
@@ -117,17 +119,16 @@ def load_fuser(path: Path) -> Fuser:
 
 
 @torch.no_grad()
-def fuse_members(network: Fuser, members: Members) -> Floats:
-    """The template (C,) float32, unit, of one track; CAFace in chunks, as live."""
-    sets = full_sets(
-        *(
-            torch.from_numpy(np.ascontiguousarray(column[None], np.float32))
-            for column in (members.embeddings, members.styles, members.qualities)
+def fuse_members(network: Fuser, tracks: Sequence[Members]) -> Floats:
+    """The templates (T, C) float32, unit, of tracks of as many faces each; CAFace in chunks."""
+    templates = []
+    for start in range(0, len(tracks), TOGETHER):
+        columns = (
+            torch.from_numpy(np.stack([getattr(one, name) for one in tracks[start:][:TOGETHER]]))
+            for name in ("embeddings", "styles", "qualities")
         )
-    )
-    fused = fuse_sets(network, sets)[0].double().numpy()
-    unit: Doubles = normalise_rows(fused[None])[0]
-    return unit.astype(np.float32)
+        templates.append(fuse_sets(network, full_sets(*(one.float() for one in columns))).numpy())
+    return normalise_rows(np.concatenate(templates)).astype(np.float32)
 
 
 def fuse_sets(network: Fuser, sets: FaceSets) -> torch.Tensor:

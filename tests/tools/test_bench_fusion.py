@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from facestream import ConfigError, CorruptModelFile
+from facestream.configs.simulation import read_simulation
+from facestream.configs.split import role_pictures
 from facestream.models.fusion import Members, normalise_rows
-from facestream.tools import bench_fusion
-from facestream.tools.bench_fusion import (
-    SETS,
-    Cells,
-    Hits,
-    Tracks,
-    compare,
-    draw_sets,
-    fusers_of,
-    measure,
-    resample,
-)
+from facestream.models.pack import fusion_heads
+from facestream.models.store import load_card
+from facestream.tools import bench_fusion, bench_fusion_tracks
+from facestream.tools.bench_fusion import Cells, Hits, compare, measure, resample
+from facestream.tools.bench_fusion_fusers import Drawn, fusers_of, heads_of, open_head
 from facestream.tools.bench_fusion_page import write_page
+from facestream.tools.bench_fusion_tracks import SETS, Tracks, draw_sets
+from facestream.tools.sim_cast import cast_from_assets
 
+ASSETS = Path(os.environ.get("FACESTREAM_ASSETS", "/nowhere"))
+needs_assets = pytest.mark.skipif(not ASSETS.is_dir(), reason="no faces: $FACESTREAM_ASSETS")
+SHORT = (1, 8, 16, 32, 64)
 PEOPLE, RUNS, FRAMES, C, K = 6, 3, 4, 256, 192
 
 
@@ -40,10 +45,18 @@ def tracks() -> Tracks:
     return Tracks("london, made", members, owners, np.arange(len(owners)) // FRAMES, gallery)
 
 
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes that are measured here; each module has the names by itself."""
+    for module in ("bench_fusion", "bench_fusion_page"):
+        monkeypatch.setattr(f"facestream.tools.{module}.SIZES", SHORT)
+        monkeypatch.setattr(f"facestream.tools.{module}.COMPARED", SHORT[1:])
+
+
 @pytest.fixture(scope="module")
 def cells(tracks: Tracks) -> Cells:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench_fusion, "SIZES", (1, 8, 16, 32, 64))
+        patch.setattr(bench_fusion, "SIZES", SHORT)
         return measure(tracks, fusers_of("omz"))
 
 
@@ -72,7 +85,8 @@ def test_sets_are_of_one_person_and_made_of_runs(tracks: Tracks) -> None:
 
 def test_better_weights_find_more_and_one_face_is_the_same_to_all(cells: Cells) -> None:
     names = list(dict.fromkeys(name for name, _ in cells))
-    assert names == ["mean", "norm", "quality", "learned", "caface", "oracle"]
+    shown = ["mean", "norm", "quality", "learned", "caface", "oracle"]
+    assert names == [*shown, "oracle, runs known", "best weights", "learned, runs known"]
     own = {name: cells[name, 16].own.mean() for name in names}
     assert own["mean"] < own["quality"] <= own["oracle"] + 0.1
     for name in names:
@@ -99,7 +113,7 @@ def test_columns_are_augmented_where_sets_repeat_views(
     np.testing.assert_array_equal(cells["caface", 16].distinct, repeated)
     quarter = np.where(np.arange(SETS["london"] * PEOPLE) % 4 == 0, 12, 16)
     made = {
-        key: hits._replace(distinct=quarter) if key[1] == 16 else hits
+        key: dataclasses.replace(hits, distinct=quarter) if key[1] == 16 else hits
         for key, hits in cells.items()
     }
     page = write_page({"omz": {"london, made": made}}, "bench")
@@ -108,9 +122,87 @@ def test_columns_are_augmented_where_sets_repeat_views(
     assert "| distinct views, mean | 1.0 | 15.0 |" in page
 
 
-def test_the_page_tells_everything(cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facestream.tools.bench_fusion_page.SIZES", (1, 8, 16, 32, 64))
+def test_the_page_tells_everything(cells: Cells) -> None:
     page = write_page({"omz": {"london, made": cells}}, "facestream bench fusion --folder banks")
     assert "## omz" in page and "### london, made" in page and "N=64 (augmented)" in page
-    assert "| caface - learned |" in page and "| oracle - quality |" in page
+    assert "| caface - learned |" not in page and "| learned, runs known - learned |" in page
+    first, second = (
+        page.index("| TPIR at FPIR 1 %, mean"),
+        page.index("| TPIR less that of learned"),
+    )
+    assert first < second < page.index("### london, made")
+    assert "\n| caface | " in page[second:] and "\n| learned | " not in page[second:][:400]
     assert f"the {PEOPLE} people" in page
+
+
+def drawn(tracks: Tracks, rows: np.ndarray) -> Drawn:
+    members = Members(*(column[rows] for column in tracks.members))
+    target = tracks.gallery[tracks.owners[rows[0]]]
+    units = normalise_rows(members.embeddings)
+    return Drawn(members, units @ target, tracks.stretches[rows], target)
+
+
+def test_oracles_by_hand(tracks: Tracks) -> None:
+    # Two runs of the first person: three faces of one, one of the other.
+    one = drawn(tracks, np.array([0, 1, 1, FRAMES]))
+    fusers, units = fusers_of("omz"), normalise_rows(one.members.embeddings)
+    squares = np.maximum(one.truth, 1e-3) ** 2
+    for name, weights in (
+        ("oracle", squares),
+        ("oracle, runs known", squares / np.array([3, 3, 3, 1])),
+    ):
+        expected = weights @ units
+        np.testing.assert_allclose(
+            fusers[name]([one])[0], expected / np.linalg.norm(expected), atol=1e-6
+        )
+    best = float(fusers["best weights"]([one])[0] @ one.target)
+    draw = np.random.default_rng(3)
+    for _ in range(50):
+        other = draw.dirichlet(np.ones(4)) @ units
+        assert best >= other @ one.target / np.linalg.norm(other) - 1e-6
+
+
+def test_heads_in_files_are_rows_of_their_own(tracks: Tracks, tmp_path: Path) -> None:
+    card = load_card("omz")
+    for kind in ("learned", "caface"):
+        path = fusion_heads(card)[kind]
+        one = drawn(tracks, np.arange(8))
+        live = fusers_of("omz", {"again": path})
+        np.testing.assert_array_equal(live["again"]([one]), live[kind]([one]))
+    given = ["nan=x/omz.nan.npz", "nan=y/open.nan.npz"]
+    assert heads_of("omz", given) == {"nan": Path("x/omz.nan.npz")}
+    for wrong in ("omz.nan.npz", "nan=omz.nan.pt"):
+        with pytest.raises(ConfigError, match="NAME=PACK"):
+            heads_of("omz", [wrong])
+    np.savez(tmp_path / "omz.nothing.npz", some=np.zeros(1))
+    with pytest.raises(CorruptModelFile, match=r"omz\.nothing\.npz"):
+        open_head(tmp_path / "omz.nothing.npz", card)
+
+
+def test_a_simulated_set_is_one_track_in_a_row(tracks: Tracks) -> None:
+    simulated = tracks._replace(words="simulated, made")
+    for rows in draw_sets(simulated, 3):
+        assert len(set(simulated.stretches[rows])) == 1
+        steps = np.abs(np.diff(rows))
+        assert (steps == 1).all()
+    assert len(draw_sets(simulated, 3)) == SETS["simulated"] * PEOPLE
+
+
+@needs_assets
+def test_people_of_simulated_video_are_named_by_the_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(read_simulation("easy"), subjects=2)
+    monkeypatch.setattr(bench_fusion_tracks, "read_simulation", lambda name: settings)
+    monkeypatch.setattr(bench_fusion_tracks, "FPS", 2)
+    monkeypatch.setattr(bench_fusion_tracks, "SECONDS", 4.0)
+    people = cast_from_assets(ASSETS)
+    few = people._replace(subjects=people.subjects[:2])
+    monkeypatch.setattr("facestream.tools.sim_cast.cast_from_assets", lambda assets: few)
+    found = bench_fusion_tracks.simulated_tracks("omz", ASSETS, tmp_path, "easy")
+    names = sorted(role_pictures(ASSETS, "subject", "london"))
+    seen = {names[owner] for owner in np.unique(found.owners)}
+    assert seen and seen <= {one.name for one in few.subjects}
+    assert len(found.members.norms) == len(found.owners) == len(found.stretches)
+    likeness = bench_fusion.true_likeness(found)
+    assert likeness.mean() > 0.3  # the pack knows whom it sees

@@ -19,6 +19,7 @@ from facestream.train.checkpoint import Origin
 from facestream.train.engine import train
 from facestream.train.feature_bank import Bank
 from facestream.train.fusers import (
+    Fuser,
     fuse_members,
     fuse_sets,
     load_fuser,
@@ -58,6 +59,12 @@ def members_of(bank: Bank, person: int) -> Members:
     return Members(embeddings, norms, bank.quality[person][found], bank.styles[person][found])
 
 
+def fuse(network: Fuser, members: Members) -> np.ndarray:
+    first, second = fuse_members(network, [members, members])
+    np.testing.assert_allclose(first, second, atol=1e-6)
+    return first
+
+
 @every_fuser
 def test_a_fuser_learns_and_its_file_fuses_alike(
     banks: tuple[Bank, Bank], tmp_path: Path, name: str
@@ -70,15 +77,15 @@ def test_a_fuser_learns_and_its_file_fuses_alike(
     loaded = load_fuser(path)
     recipe.network.eval()
     members = members_of(banks[1], 0)
-    fused = fuse_members(loaded, members)
+    fused = fuse(loaded, members)
     assert np.linalg.norm(fused) == pytest.approx(1.0, abs=1e-6)
     single = members.take(slice(3, 4))
     unit = single.embeddings[0] / np.linalg.norm(single.embeddings[0])
-    np.testing.assert_allclose(fuse_members(loaded, single), unit, atol=1e-5)
-    assert not np.allclose(fused, fuse_members(start.eval(), members), atol=1e-4)
+    np.testing.assert_allclose(fuse(loaded, single), unit, atol=1e-5)
+    assert not np.allclose(fused, fuse(start.eval(), members), atol=1e-4)
     order = np.random.default_rng(0).permutation(12)
     moved = Members(*(column[order] for column in members))
-    np.testing.assert_allclose(fuse_members(loaded, moved), fused, atol=1e-5)
+    np.testing.assert_allclose(fuse(loaded, moved), fused, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["nan", "cfan", "pfe", "caface-guided"])
@@ -88,7 +95,7 @@ def test_untrained_ones_are_about_the_plain_mean(banks: tuple[Bank, Bank], name:
     fuser = make_fuser(plan_fuser(settings_of(name), C, K)).eval()
     units = members.embeddings / np.linalg.norm(members.embeddings, axis=1, keepdims=True)
     mean = units.mean(axis=0) / np.linalg.norm(units.mean(axis=0))
-    np.testing.assert_allclose(fuse_members(fuser, members), mean, atol=0.02)
+    np.testing.assert_allclose(fuse(fuser, members), mean, atol=0.02)
 
 
 def test_the_guide_counts_a_face_as_often_as_its_score_says(banks: tuple[Bank, Bank]) -> None:
