@@ -8,7 +8,7 @@ those are scored again in float64, so the answer is that of exhaustive search.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,8 @@ from scipy.special import log_ndtr
 from .. import RecordError
 from .fusion import Doubles, Floats
 from .ida import DensityModel, Integers, aligned_score, check_unit_rows
-from .search_kernels import MEASURED_FROM, UNMEASURED, choose_kernels
-from .search_rows import Precision, StoredRows, blocks_of
-from .search_scan import Candidates, find_candidates
+from .search_rows import Precision, blocks_of
+from .search_scan import Candidates, ExactScan
 
 _SCORED = 1 << 22  # numbers of gallery rows that are scored in float64 at once: 32 MiB
 _PROBES = 128  # probes that go through the gallery together
@@ -31,6 +30,26 @@ class Hit(NamedTuple):
     identity: int
     score: float
     cosine: float
+
+
+class Finder(Protocol):
+    """Keeps gallery rows, and finds those that can be among the best of a probe."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the rows take."""
+        ...
+
+    def find(self, probes: Floats, own: Doubles | None, need: int) -> Candidates:
+        """Candidates for the `need` best rows of unit probes (Q, C) with densities (Q,).
+
+        Without densities the score is the cosine.
+        """
+        ...
+
+    def true_rows(self, rows: Integers) -> Floats:
+        """The rows (n, C) float32 of these numbers (n,)."""
+        ...
 
 
 class SearchIndex:
@@ -80,9 +99,12 @@ class SearchIndex:
         # largest, are of at least k identities.
         counts = np.unique(self._owners, return_counts=True)[1]
         self._counts: Integers = np.sort(counts)[::-1]
-        self._rows = StoredRows(vectors, order, precision)
-        self.kernels = UNMEASURED if count < MEASURED_FROM else choose_kernels(vectors)
-        """Who computes the cosines, and why."""
+        self.precision: Precision = precision
+        self._finder = self._make_finder(vectors, order)
+
+    def _make_finder(self, vectors: Floats, order: Integers) -> Finder:
+        """Keeps vectors[order], whose densities ascend."""
+        return ExactScan(vectors, order, self._densities, tau=self._tau, precision=self.precision)
 
     @property
     def identities(self) -> int:
@@ -92,9 +114,13 @@ class SearchIndex:
     @property
     def nbytes(self) -> int:
         """Bytes of memory that the gallery takes: rows, densities and owners."""
-        return (
-            self._rows.nbytes + self._densities.nbytes + self._owners.nbytes + self._counts.nbytes
-        )
+        others = (self._densities, self._owners, self._counts)
+        return self._finder.nbytes + sum(array.nbytes for array in others)
+
+    @property
+    def method(self) -> str:
+        """How it is searched, in words."""
+        return str(self._finder)
 
     def search(
         self,
@@ -132,12 +158,7 @@ class SearchIndex:
 
     def _search_block(self, probes: Floats, own: Doubles | None, k: int) -> list[tuple[Hit, ...]]:
         """The k <= identities best of probes (Q, C) with densities (Q,), None for plain cosines."""
-        densities = None if own is None else self._densities
-        need = int(self._counts[: k - 1].sum()) + 1
-        kernel = self.kernels.kernel(len(probes))
-        pairs = find_candidates(
-            self._rows, densities, probes, own, need, tau=self._tau, kernel=kernel
-        )
+        pairs = self._finder.find(probes, own, int(self._counts[: k - 1].sum()) + 1)
         cosines = self._cosines(probes, pairs)
         scores = cosines
         if own is not None:
@@ -161,7 +182,7 @@ class SearchIndex:
         # In blocks: where many rows are alike, all of them may be candidates.
         cosines, wide = np.empty(len(pairs.rows)), probes.astype(np.float64)
         for block in blocks_of(len(cosines), self.dimension, _SCORED):
-            vectors = self._rows.true_rows(pairs.rows[block])
+            vectors = self._finder.true_rows(pairs.rows[block])
             cosines[block] = (vectors * wide[pairs.probes[block]]).sum(axis=1)
         return cosines
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from .fusion import Doubles, Floats
 from .ida import Integers, aligned_score
-from .search_kernels import Kernel, by_product
-from .search_rows import StoredRows
+from .search_kernels import MEASURED_FROM, UNMEASURED, choose_kernels
+from .search_rows import Precision, StoredRows
 
 _SCORES = 1 << 20  # cosines held at once: 4 MiB of float32
 _RUN = 64  # rows of a run
@@ -41,49 +41,78 @@ class _Found(NamedTuple):
     above: Doubles
 
 
-def find_candidates(
-    rows: StoredRows,
-    densities: Doubles | None,
-    probes: Floats,
-    own: Doubles | None,
-    need: int,
-    *,
-    tau: float,
-    kernel: Kernel = by_product,
-) -> Candidates:
-    """Every pair that can be among the `need` best of its probe, ties included, and a few more.
+class ExactScan:
+    """Gallery rows in the order of their densities, scanned as a whole for every batch of probes.
 
-    densities (G,) of the rows, ascending, and own (Q,) of the unit probes (Q, C); None for plain
-    cosines. need >= 1.
+    kernels: who computes the cosines, and why.
     """
-    blocks = rows.blocks(max(_SCORES // len(probes), 4 * _RUN))
-    buffer = rows.buffer(blocks)
-    run = _RUN
-    while run > 1 and blocks[0].stop < 4 * need * run:
-        run //= 2
-    rounding = _ROUNDING * (rows.dimension + 4) * np.linalg.norm(probes, axis=1).astype(np.float64)
-    bars = np.full((len(probes), need), -np.inf)  # the best so far, from below; the least first
-    found: list[_Found] = []
-    for block in blocks:
-        cosines = rows.cosines(kernel, probes, block, buffer)
-        count = block.stop - block.start
-        starts = np.arange(0, count, run)
-        peaks = np.maximum.reduceat(cosines, starts, axis=1).astype(np.float64)
-        terms = np.zeros((len(probes), len(starts) + 1))
-        if densities is not None and own is not None:
-            edges = densities[np.append(block.start + starts, block.stop - 1)]
-            terms = aligned_score(0.0, own[:, None], edges, tau=tau)
-        errors = rounding[:, None]
-        if rows.errors is not None:
-            errors = errors + np.maximum.reduceat(rows.errors[block], starts)
-        lower = np.concatenate([bars, peaks + terms[:, 1:] - errors], axis=1)
-        bars = np.partition(lower, -need, axis=1)[:, -need:]
-        margins = terms[:, :-1] + errors  # (Q, runs): from a cosine to above the score
-        hits = np.nonzero(peaks + margins >= bars[:, :1])
-        found.append(_open_runs(cosines, hits, margins[hits], bars[hits[0], 0], run, block.start))
-    every = _Found(*map(np.concatenate, zip(*found, strict=True)))
-    left = every.above >= bars[every.probes, 0]
-    return Candidates(every.probes[left], every.rows[left])
+
+    def __init__(
+        self,
+        vectors: Floats,
+        order: Integers,
+        densities: Doubles,
+        *,
+        tau: float,
+        precision: Precision,
+    ) -> None:
+        """Row i is vectors[order[i]], vectors (G, C) float32; densities (G,) of the rows ascend."""
+        self.rows = StoredRows(vectors, order, precision)
+        small = len(vectors) < MEASURED_FROM
+        self.kernels = UNMEASURED if small else choose_kernels(vectors)
+        self._densities = densities
+        self._tau = tau
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the rows take."""
+        return self.rows.nbytes
+
+    def true_rows(self, rows: Integers) -> Floats:
+        """The rows (n, C) float32 of these numbers (n,)."""
+        return self.rows.true_rows(rows)
+
+    def __str__(self) -> str:
+        """In words."""
+        return f"exact, {self.rows.precision}: {self.kernels}"
+
+    def find(self, probes: Floats, own: Doubles | None, need: int) -> Candidates:
+        """Every pair that can be among the `need` best of its probe, ties included, and a few more.
+
+        own (Q,): densities of the unit probes (Q, C); None for plain cosines. need >= 1.
+        """
+        kernel = self.kernels.kernel(len(probes))
+        blocks = self.rows.blocks(max(_SCORES // len(probes), 4 * _RUN))
+        buffer = self.rows.buffer(blocks)
+        run = _RUN
+        while run > 1 and blocks[0].stop < 4 * need * run:
+            run //= 2
+        lengths = np.linalg.norm(probes, axis=1).astype(np.float64)
+        rounding = _ROUNDING * (self.rows.dimension + 4) * lengths
+        # The `need` best scores of each probe so far, from below; the least of them first.
+        bars = np.full((len(probes), need), -np.inf)
+        found: list[_Found] = []
+        for block in blocks:
+            cosines = self.rows.cosines(kernel, probes, block, buffer)
+            count = block.stop - block.start
+            starts = np.arange(0, count, run)
+            peaks = np.maximum.reduceat(cosines, starts, axis=1).astype(np.float64)
+            terms = np.zeros((len(probes), len(starts) + 1))
+            if own is not None:
+                edges = self._densities[np.append(block.start + starts, block.stop - 1)]
+                terms = aligned_score(0.0, own[:, None], edges, tau=self._tau)
+            errors = rounding[:, None]
+            if self.rows.errors is not None:
+                errors = errors + np.maximum.reduceat(self.rows.errors[block], starts)
+            lower = np.concatenate([bars, peaks + terms[:, 1:] - errors], axis=1)
+            bars = np.partition(lower, -need, axis=1)[:, -need:]
+            margins = terms[:, :-1] + errors  # (Q, runs): from a cosine to above the score
+            hits = np.nonzero(peaks + margins >= bars[:, :1])
+            reached = bars[hits[0], 0]
+            found.append(_open_runs(cosines, hits, margins[hits], reached, run, block.start))
+        every = _Found(*map(np.concatenate, zip(*found, strict=True)))
+        left = every.above >= bars[every.probes, 0]
+        return Candidates(every.probes[left], every.rows[left])
 
 
 def _open_runs(

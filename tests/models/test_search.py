@@ -18,7 +18,7 @@ from facestream.models.ida import Anchors, aligned_score
 from facestream.models.search import SearchIndex, false_positive_probability
 from facestream.models.search_kernels import by_product
 from facestream.models.search_rows import StoredRows
-from facestream.models.search_scan import find_candidates
+from facestream.models.search_scan import ExactScan
 
 C = 12
 
@@ -142,8 +142,8 @@ def test_a_gallery_with_runs_of_like_density_and_few_candidates(precision, tau, 
     own = anchors.density(probes)
     same_as_exhaustive(index, vectors, densities, probes, own, tau, 5)
     order = np.argsort(densities, kind="stable")
-    rows = StoredRows(vectors, order, precision)
-    pairs = find_candidates(rows, densities[order], probes, own, 5, tau=tau)
+    scan = ExactScan(vectors, order, densities[order], tau=tau, precision=precision)
+    pairs = scan.find(probes, own, 5)
     assert 5 * 20 <= len(pairs.rows) < (20 if precision == "float32" else 100) * 20
 
 

@@ -66,17 +66,18 @@ def test_the_quickest_is_chosen_for_each_size_of_batch(monkeypatch):
 
 
 def test_it_is_measured_and_told_once_and_only_for_large_galleries(monkeypatch, caplog):
-    monkeypatch.setattr("facestream.models.search.MEASURED_FROM", 60)
+    monkeypatch.setattr("facestream.models.search_scan.MEASURED_FROM", 60)
     draw = np.random.default_rng(1)
     rows = unit(draw.standard_normal((60, 5)))
     with caplog.at_level(logging.INFO, "facestream.models.search_kernels"):
-        first, again = (SearchIndex(rows, np.arange(60)) for _ in range(2))
-    assert first.kernels is again.kernels is choose_kernels(rows)
-    assert first.kernels.rows == 60 and set(first.kernels.seconds) == set(kernels())
+        methods = {SearchIndex(rows, np.arange(60)).method for _ in range(2)}
+    choice = choose_kernels(rows)
+    assert choice.rows == 60 and set(choice.seconds) == set(kernels())
+    assert methods == {f"exact, float32: {choice}"}
     (line,) = [record.message for record in caplog.records]
-    assert line == f"gallery search, 5 dimensions: {first.kernels}"
-    assert SearchIndex(rows[:59], np.arange(59)).kernels is UNMEASURED
-    assert str(UNMEASURED) == "product (not measured)"
+    assert line == f"gallery search, 5 dimensions: {choice}"
+    small = SearchIndex(rows[:59], np.arange(59), precision="int8")
+    assert small.method == f"exact, int8: {UNMEASURED}" == "exact, int8: product (not measured)"
 
 
 @pytest.mark.parametrize("few", sorted(kernels()))
@@ -85,8 +86,13 @@ def test_a_search_is_the_same_by_every_kernel(few, monkeypatch):
     rows = unit(draw.standard_normal((5000, 24)))
     probes = unit(rows[:6] + 0.3 * draw.standard_normal((6, 24)))
     for precision in ("float32", "bfloat16", "int8"):
+        monkeypatch.undo()
         index = SearchIndex(rows, np.arange(5000), precision=precision)
         expected = index.search(probes, 4)
-        index.kernels = KernelChoice(few, few, {}, 0)
+        monkeypatch.setattr(
+            "facestream.models.search_scan.UNMEASURED", KernelChoice(few, few, {}, 0)
+        )
+        index = SearchIndex(rows, np.arange(5000), precision=precision)
+        assert index.method.endswith(f": {few} (not measured)")
         assert index.search(probes, 4) == expected
         assert [index.search(probe[None], 4)[0] for probe in probes] == expected

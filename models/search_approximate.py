@@ -1,0 +1,185 @@
+"""Approximate search by the IDA score: cells of like vectors, of which the nearest are looked at.
+
+An inverted file of FAISS over the embedding and two more columns, r_g and r_g^2 of the density: as
+log cosh(D/2) is D^2/8 but for D^4/192, one inner product of them with (q, -1/2 - r_q/4, 1/8), the
+last two over tau, is the score of models/ida but for a constant of the probe. What the cells give
+is scored again in float64, so every score is right; but somebody in a cell that is not looked at is
+not found. How often that happens is measured on the gallery itself when the index is made.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import ConfigError
+from .fusion import Doubles, Floats
+from .ida import DensityModel, Integers
+from .search import SearchIndex
+from .search_rows import blocks_of
+from .search_scan import Candidates
+
+WANTED = 0.99
+"""Recall of the ten best that cells are added for."""
+SAMPLE = 200
+"""Searches that recall is measured with."""
+DEPTH = 10
+"""How many of the best are compared."""
+OWN = 0.6
+"""Cosine of a sampled search with the vector it was made from."""
+
+_SPARE = 8  # rows looked at beyond those needed: the columns order them but for D^4/192
+_TRAINED = 40  # rows per cell that cells are learned from
+_BLOCK = 1 << 20  # numbers handed to FAISS at once
+
+log = logging.getLogger(__name__)
+
+
+class Recall(NamedTuple):
+    """What share of the best identity, and of the DEPTH best, is found, by `searches` samples.
+
+    looked: cells looked at for a probe, of `cells`.
+    """
+
+    first: float
+    best: float
+    searches: int
+    looked: int
+    cells: int
+
+    def __str__(self) -> str:
+        """In words."""
+        return (
+            f"finds {100 * self.first:.1f} % of the best and {100 * self.best:.1f} % of the "
+            f"{DEPTH} best of {self.searches} searches, looking at {self.looked} of "
+            f"{self.cells} cells"
+        )
+
+
+class Cells:
+    """Gallery rows (G, C) in an inverted file of FAISS; safe to share between threads.
+
+    looked: how many of the cells are looked at for a probe.
+    """
+
+    def __init__(self, vectors: Floats, order: Integers, densities: Doubles, *, tau: float) -> None:
+        """Row i is vectors[order[i]], vectors (G, C) float32; densities (G,) of the rows."""
+        faiss: Any = import_module("faiss")
+        count, self._dimension = vectors.shape
+        self._tau = tau
+        # Densities about their mean: small numbers lose least in float32, and D does not change.
+        self._middle = float(densities.mean()) if count else 0.0
+        offsets = densities - self._middle
+        columns = np.stack([offsets, offsets**2], axis=1).astype(np.float32)
+        width = self._dimension + 2
+        self.cells = self.looked = max(1, int(np.sqrt(count)))
+        kind = f"IVF{self.cells},Flat"
+        self._file = faiss.index_factory(width, kind, faiss.METRIC_INNER_PRODUCT)
+        if count:
+            some = np.random.default_rng(0).permutation(count)[: _TRAINED * self.cells]
+            self._file.cp.min_points_per_centroid = 1  # nothing to warn of: recall is measured
+            self._file.train(np.hstack([vectors[order[some]], columns[some]]))
+        for block in blocks_of(count, width, _BLOCK):
+            self._file.add(np.hstack([vectors[order[block]], columns[block]]))
+        self._file.make_direct_map()
+        self.nbytes = count * (4 * width + 16)  # rows, their numbers, and where each of them is
+        self.recall = Recall(1.0, 1.0, 0, self.cells, self.cells)
+
+    def __str__(self) -> str:
+        """In words."""
+        return f"approximate: {self.recall}"
+
+    def find(self, probes: Floats, own: Doubles | None, need: int) -> Candidates:
+        """The best rows of the cells that are looked at, of unit probes (Q, C)."""
+        keys = np.zeros((len(probes), self._dimension + 2), np.float32)
+        keys[:, :-2] = probes
+        if own is not None:
+            keys[:, -2] = -(0.5 + (own - self._middle) / 4.0) / self._tau
+            keys[:, -1] = 0.125 / self._tau
+        faiss: Any = import_module("faiss")
+        # The number of cells goes with the search: threads share the file.
+        options = faiss.SearchParametersIVF(nprobe=self.looked)
+        most = min(need + _SPARE, self._file.ntotal)
+        rows: Integers = self._file.search(keys, most, params=options)[1]
+        found = np.nonzero(rows >= 0)  # -1 where the cells hold fewer
+        return Candidates(found[0], rows[found])
+
+    def true_rows(self, rows: Integers) -> Floats:
+        """The rows (n, C) float32 of these numbers (n,)."""
+        return np.asarray(self._file.reconstruct_batch(rows)[:, :-2])
+
+
+class ApproximateIndex(SearchIndex):
+    """A gallery searched in part: every score is right, but somebody may be missed."""
+
+    _finder: Cells
+
+    def __init__(
+        self,
+        vectors: Floats,
+        owners: npt.NDArray[np.integer],
+        *,
+        anchors: DensityModel | None = None,
+        densities: npt.NDArray[np.floating] | None = None,
+    ) -> None:
+        """As of `SearchIndex`; recall is measured and logged. Raises ConfigError without FAISS."""
+        require_faiss()
+        super().__init__(vectors, owners, anchors=anchors, densities=densities)
+        if len(vectors):
+            self._finder.recall = self._measure(vectors)
+        log.info("approximate search of %d vectors %s", len(vectors), self.recall)
+
+    def _make_finder(self, vectors: Floats, order: Integers) -> Cells:
+        return Cells(vectors, order, self._densities, tau=self._tau)
+
+    @property
+    def recall(self) -> Recall:
+        """What was measured when the index was made."""
+        return self._finder.recall
+
+    def _measure(self, vectors: Floats) -> Recall:
+        """Double the cells looked at until the recall is WANTED; all give what there is to find."""
+        probes = sample_probes(vectors, min(SAMPLE, len(vectors)))
+        truth = self._best(probes)
+        looked, cells = 1, self._finder.cells
+        while True:
+            self._finder.looked = min(looked, cells)
+            pairs = list(zip(truth, self._best(probes), strict=True))
+            first = float(np.mean([a[:1] == b[:1] for a, b in pairs]))
+            best = float(np.mean([len({*a} & {*b}) / len(a) for a, b in pairs]))
+            if best >= WANTED or looked >= cells:
+                return Recall(first, best, len(probes), self._finder.looked, cells)
+            looked *= 2
+
+    def _best(self, probes: Floats) -> list[list[int]]:
+        return [[hit.identity for hit in hits] for hits in self.search(probes, DEPTH)]
+
+
+def require_faiss() -> None:
+    """Raise ConfigError when it is not installed."""
+    if importlib.util.find_spec("faiss") is None:
+        raise ConfigError(
+            "match.search: approximate needs FAISS, which is not installed: "
+            "pip install 'facestream[faiss]', or set match.search: exact"
+        )
+
+
+def sample_probes(vectors: Floats, count: int) -> Floats:
+    """Unit probes (count, C) like the gallery's own vectors (G, C), each at cosine OWN to one.
+
+    What is added to a vector is the difference of two others, less its part along the vector: it
+    goes where the gallery's vectors differ, not in any direction.
+    """
+    draw = np.random.default_rng(0)
+    own = vectors[draw.permutation(len(vectors))[:count]].astype(np.float64)
+    one, other = vectors[draw.integers(0, len(vectors), (2, count))].astype(np.float64)
+    aside = one - other + 1e-3 * draw.standard_normal(own.shape)  # never nothing
+    aside -= (aside * own).sum(axis=1, keepdims=True) * own
+    aside /= np.linalg.norm(aside, axis=1, keepdims=True)
+    probes = OWN * own + np.sqrt(1.0 - OWN**2) * aside
+    return np.asarray(probes / np.linalg.norm(probes, axis=1, keepdims=True), np.float32)
