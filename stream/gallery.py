@@ -250,17 +250,19 @@ class Gallery:
         write_archive(Path(path), archive)
         return len(archive.content.people)
 
-    def import_archive(self, path: str | Path, *, skip: bool = False) -> ImportSummary:
+    def import_archive(
+        self, path: str | Path, *, skip: bool = False, erased: bool = False
+    ) -> ImportSummary:
         """Add an archive's people in one step: all of them, or nobody.
 
-        skip: leave out those who are here already, whose name is somebody else's here, or of whom
-        a photo is enrolled; otherwise they are a GalleryError. Raises GalleryError too for an
-        archive that is damaged or newer than this program, and for a pack whose embeddings have
-        another length here.
+        skip: leave out those who are here already, whose name is somebody else's here, of whom a
+        photo is enrolled, or who were erased here; otherwise they are a GalleryError. erased: bring
+        back those who were erased. Raises GalleryError too for an archive that is damaged or newer
+        than this program, and for a pack whose embeddings have another length here.
         """
         archive = read_archive(Path(path))
         with self._database.transaction(write=True) as connection:
-            return transfer.restore(connection, archive, skip=skip)
+            return transfer.restore(connection, archive, skip=skip, erased=erased)
 
     def history(self) -> tuple[AuditEntry, ...]:
         """The audit trail, oldest first. It outlives people, without their names."""
@@ -309,11 +311,23 @@ class Gallery:
         dimension.
         """
         key = density.model_key(model)
-        with self._database.transaction() as connection:
-            pending = density.read_pending(connection, pack, embedder, key)
-        if not pending.people:
-            return 0
-        found = model.density(pending.vectors)
+        kept = last = 0
+        while True:
+            with self._database.transaction() as connection:
+                pending = density.read_pending(connection, pack, embedder, key, last)
+            if not pending.people:
+                return kept
+            found, last = model.density(pending.vectors), pending.last
+            with self._database.transaction(write=True) as connection:
+                writing.lock(connection)
+                kept += density.store(connection, pack, embedder, key, pending, found)
+
+    def forget_densities(self, pack: str, embedder: str, *, but: Iterable[DensityModel]) -> int:
+        """Drop what was measured by models that are not in use any more, such as old anchors.
+
+        Returns how many densities went. The version stays as it is.
+        """
+        keys = [density.model_key(model) for model in but]
         with self._database.transaction(write=True) as connection:
             writing.lock(connection)
-            return density.store(connection, pack, embedder, key, pending, found)
+            return density.keep_only(connection, pack, embedder, keys)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 import time
 import zipfile
@@ -24,8 +23,16 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import EnrolmentRefused, GalleryError, __version__
-from .gallery_records import check_key, check_measures, check_moment, check_text, normalise_name
+from .gallery_records import (
+    check_key,
+    check_line,
+    check_measures,
+    check_moment,
+    check_text,
+    normalise_name,
+)
 from .gallery_write import check_validity
+from .new_file import write_new
 
 FORMAT, VERSION = "facestream-gallery", 1
 MANIFEST, PEOPLE = "manifest.json", "people.json"
@@ -129,8 +136,6 @@ def write_archive(path: Path, archive: Archive) -> None:
 
     Raises GalleryError where there is a file already, or the folder cannot hold one.
     """
-    if path.exists():
-        raise GalleryError(f"there is a file {path} already: name another one, or remove it")
     files = {PEOPLE: msgspec.json.encode(archive.content)}
     for index, vectors in enumerate(archive.vectors):
         written = io.BytesIO()
@@ -143,21 +148,15 @@ def write_archive(path: Path, archive: Archive) -> None:
         written_by=f"facestream {__version__}",
         files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     )
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        handle = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as out:
-                    out.writestr(MANIFEST, msgspec.json.encode(manifest))
-                    for name, data in files.items():
-                        out.writestr(name, data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        with write_new(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as out:
+            out.writestr(MANIFEST, msgspec.json.encode(manifest))
+            for name, data in files.items():
+                out.writestr(name, data)
+    except FileExistsError:
+        raise GalleryError(
+            f"there is a file {path} already: name another one, or remove it"
+        ) from None
     except OSError as error:
         raise GalleryError(f"cannot write the archive {path}: {error.strerror}") from error
 
@@ -288,6 +287,9 @@ def _check_people(content: People) -> None:
         if len(set(values)) != len(values):
             raise _Damaged(f"two {what}")
     try:
+        for block in content.blocks:
+            check_line("the name of a pack", block.pack)
+            check_line("the checksum of an embedder", block.embedder)
         for one in content.watchlists:
             _check_name(one.name)
             check_text("notes", one.notes)
@@ -303,8 +305,11 @@ def _check_people(content: People) -> None:
 def _check_person(person: ArchivedPerson) -> None:
     _check_name(person.name)
     texts = [person.notes, person.basis, *person.labels.values()]
-    for text in [*texts, *(sample.source for sample in person.samples)]:
+    for text in texts:
         check_text(f"what is kept of {person.name}", text)
+    for sample in person.samples:
+        check_line(f"the file name of a photo of {person.name}", sample.source)
+        check_line(f"the digest of a photo of {person.name}", sample.digest)
     for key in person.labels:
         check_key(key)
     moments = [person.created_at, person.valid_from, person.valid_until, person.keep_until]

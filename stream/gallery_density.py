@@ -6,6 +6,7 @@ line in the audit trail.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -20,14 +21,20 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 
+AT_ONCE = 4096
+"""Templates that are measured between two transactions: what is kept then is not lost any more."""
+
+
 class Pending(NamedTuple):
     """Templates without a density: ids of P people, vectors (P, C) float32 of unit length, and the
     newest embedding in each. Embeddings go only with their person, and SQLite gives numbers of rows
-    again but never an id: so both together tell whether a template is still the same."""
+    again but never an id: so both together tell whether a template is still the same. last: the
+    largest row of a person here, behind which the others stand."""
 
     people: tuple[str, ...]
     vectors: Floats
     newest: tuple[int, ...]
+    last: int
 
 
 def model_key(model: DensityModel) -> str:
@@ -35,29 +42,45 @@ def model_key(model: DensityModel) -> str:
     return f"{model.version} k={model.k} tau={model.tau!r}"
 
 
-def read_pending(connection: Connection, pack: str, embedder: str, model: str) -> Pending:
-    """Everybody who has embeddings of this embedder and no density by this model."""
+def read_pending(
+    connection: Connection, pack: str, embedder: str, model: str, after: int
+) -> Pending:
+    """The next AT_ONCE people who have embeddings of this embedder and no density by this model.
+
+    after: their rows come behind this one.
+    """
+    of = (embeddings.c.pack == pack) & (embeddings.c.embedder == embedder)
     has = select(densities.c.identity_id).where(
         densities.c.pack == pack, densities.c.embedder == embedder, densities.c.model == model
     )
+    whose = (
+        select(samples.c.identity_id)
+        .join(embeddings, embeddings.c.sample_id == samples.c.id)
+        .where(of, samples.c.identity_id > after, samples.c.identity_id.not_in(has))
+        .distinct()
+        .order_by(samples.c.identity_id)
+        .limit(AT_ONCE)
+    )
     query = (
-        select(identities.c.uid, embeddings.c.id, embeddings.c.vector, embeddings.c.quality)
+        select(identities.c.uid, samples.c.identity_id, embeddings)
         .join(samples, samples.c.identity_id == identities.c.id)
         .join(embeddings, embeddings.c.sample_id == samples.c.id)
-        .where(embeddings.c.pack == pack, embeddings.c.embedder == embedder)
-        .where(samples.c.identity_id.not_in(has))
+        .where(of, samples.c.identity_id.in_(whose))
         .order_by(samples.c.identity_id, embeddings.c.id)
     )
     rows = connection.execute(query).all()
     if not rows:
-        return Pending((), np.zeros((0, 0), np.float32), ())
+        return Pending((), np.zeros((0, 0), np.float32), (), after)
     raw = join_vectors([row.vector for row in rows])
     people = [row.uid for row in rows]
     starts = [i for i in range(len(rows)) if i == 0 or people[i - 1] != people[i]]
     vectors = fuse(raw, np.array([row.quality for row in rows]), np.array(starts))
     ends = [*starts[1:], len(rows)]
     return Pending(
-        tuple(people[i] for i in starts), vectors, tuple(rows[end - 1].id for end in ends)
+        tuple(people[i] for i in starts),
+        vectors,
+        tuple(rows[end - 1].id for end in ends),
+        rows[-1].identity_id,
     )
 
 
@@ -96,6 +119,16 @@ def read_densities(
         densities.c.pack == pack, densities.c.embedder == embedder, densities.c.model == model
     )
     return {person: value for person, value in connection.execute(query)}
+
+
+def keep_only(connection: Connection, pack: str, embedder: str, models: Collection[str]) -> int:
+    """Drop the densities of this embedder by other models; returns how many."""
+    query = delete(densities).where(
+        densities.c.pack == pack,
+        densities.c.embedder == embedder,
+        densities.c.model.not_in(models),
+    )
+    return connection.execute(query).rowcount
 
 
 def forget(connection: Connection, person: int, pack: str, embedder: str) -> None:

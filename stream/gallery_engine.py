@@ -6,6 +6,7 @@ SQLAlchemy URL: readers see one snapshot, writers wait for one row as long as fo
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -36,11 +37,17 @@ KEEPALIVE = {
 }
 """A server that has gone without a word is noticed within half a minute: libpq's parameters."""
 
+VACUUM_SECONDS = 10.0
+"""How long a server may take to free the space of removed people."""
+
 READ_SECONDS = 1.0
 """How long a reader waits for somebody who has locked a whole table, as migrations do."""
 
 MIGRATING = 0x6661_6365
 """PostgreSQL's advisory lock while tables are made: two programs may start at once."""
+
+
+log = logging.getLogger(__name__)
 
 
 class Database:
@@ -55,6 +62,7 @@ class Database:
         # A password may stand among the parameters too, where SQLAlchemy does not hide it.
         self.place = redact_address(url.render_as_string(hide_password=True))
         self._secret = url.password
+        self._log_is_full = False
         self._sqlite = url.get_backend_name() == "sqlite"
         self._turn: AbstractContextManager[Any] = nullcontext()
         # Parameters of a statement are people's names and faces: they belong in no error.
@@ -106,6 +114,8 @@ class Database:
                 raise self._explain(error) from error
             except sqlite3.Error as error:  # from the listeners below, before SQLAlchemy's own
                 raise explain_sqlite(error, self.place, BUSY_SECONDS, self._kind) from error
+        if write and self._log_is_full:
+            self._empty_log(0.0)
 
     def prepare(self, *, create: bool) -> None:
         """Make sure that this is what this code knows, making it if `create` says so."""
@@ -137,24 +147,53 @@ class Database:
     def forget_deleted(self) -> None:
         """Take deleted rows out of the files, as far as the database lets us.
 
-        SQLite overwrote them and now empties its write-ahead log (one in use is left alone).
-        PostgreSQL frees their space, and overwrites it when it is used again.
+        SQLite overwrote them and now empties its write-ahead log; one in use is emptied after the
+        next change, or when this is closed. PostgreSQL frees their space, and overwrites it when
+        it is used again. They are gone for every reader already: what fails here is a warning.
         """
         if self._sqlite:
-            self._pragma("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._log_is_full = True
+            self._empty_log(BUSY_SECONDS)
             return
         alone = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        limit = int(VACUUM_SECONDS * 1000)
         try:
             with alone.connect() as connection:
-                connection.execute(text(f"VACUUM {', '.join(self._kind.personal)}"))
+                for setting in ("lock_timeout", "statement_timeout"):
+                    connection.exec_driver_sql(f"SET {setting} = '{limit}ms'")
+                try:
+                    connection.exec_driver_sql(f"VACUUM {', '.join(self._kind.personal)}")
+                finally:
+                    connection.invalidate()  # its settings are for this alone
         except DBAPIError as error:
-            raise self._explain(error) from error
+            log.warning(
+                "what was removed is gone, but the server could not free its space, which its "
+                "autovacuum does later: %s",
+                self._explain(error),
+            )
+
+    def _empty_log(self, patience: float) -> None:
+        """Empty SQLite's write-ahead log, unless somebody reads in it for longer than that."""
+        try:
+            with self._turn, self._engine.connect() as connection:
+                raw: Any = connection.connection.dbapi_connection
+                raw.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}").close()
+                try:
+                    busy, *_ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                finally:
+                    raw.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}").close()
+        except (DBAPIError, sqlite3.Error) as error:
+            log.warning("what was removed is gone, but not from the write-ahead log: %s", error)
+            return
+        self._log_is_full = bool(busy)
 
     def _explain(self, error: DBAPIError) -> FacestreamError:
         return explain(error, self.place, BUSY_SECONDS, self._secret, self._kind)
 
     def close(self) -> None:
         """Close every connection."""
+        if self._log_is_full:
+            self._empty_log(BUSY_SECONDS)
         self._engine.dispose()
 
     def _write_ahead(self) -> None:
@@ -188,12 +227,18 @@ def locate(place: str | Path, *, create: bool, kind: Kind = GALLERY) -> URL:
             ) from error
     else:
         url = URL.create("sqlite", database=str(Path(place).expanduser()))
+    backend = url.get_backend_name()
+    if backend not in ("sqlite", "postgres", "postgresql"):
+        raise kind.unreadable(
+            f"the {kind.noun} is in a SQLite file or a PostgreSQL database, whose address begins "
+            f"with sqlite:// or postgresql://, got {backend}://"
+        )
     if "@" in (url.host or ""):
         raise kind.unreadable(
             f"the address of the {kind.noun} has a second @, so a part of its password would be "
             "taken for the server's name: write @ in a password as %40"
         )
-    if url.drivername == "postgresql":
+    if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg")  # whatever SQLAlchemy's own default is
     file = url.database
     if url.get_backend_name() != "sqlite" or not file or file.startswith("file:"):

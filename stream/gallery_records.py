@@ -100,7 +100,7 @@ class NewSample(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             )
         check_measures(self.norm, self.quality)
         for what in ("source", "digest"):
-            check_text(what, getattr(self, what))
+            check_line(what, getattr(self, what))
 
 
 class Watchlist(msgspec.Struct, frozen=True):
@@ -251,14 +251,25 @@ def normalise_name(name: str) -> str:
 
 
 def check_text(what: str, text: str) -> str:
-    """Free text as every database can keep it. Raises GalleryError for what is none."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = "\x00"  # broken bytes of a command line: refused like the other
-    if "\x00" in text:
-        raise GalleryError(f"{what} must be text, got characters that cannot be stored")
+    """Free text: lines and tabs, and nothing that a terminal obeys. Raises GalleryError."""
+    for sign in text:
+        # Cs: broken bytes of a command line, which no database can keep.
+        if unicodedata.category(sign) in ("Cc", "Cs") and sign not in "\t\n\r":
+            raise GalleryError(f"{what} must be text, got U+{ord(sign):04X}, which cannot be shown")
     return text
+
+
+def check_line(what: str, text: str) -> str:
+    """Text of one line, as `check_text`. Raises GalleryError."""
+    if one_line(text) != text:
+        raise GalleryError(f"{what} must be one line of text, got {ascii(text)[:80]}")
+    return text
+
+
+def one_line(text: str) -> str:
+    """Text with a question mark for whatever cannot stand in one line."""
+    kinds = ("Cc", "Cs", "Zl", "Zp")
+    return "".join("?" if unicodedata.category(sign) in kinds else sign for sign in text)
 
 
 def check_measures(norm: float, quality: float) -> None:

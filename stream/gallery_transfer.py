@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Column, Connection, Table, insert, select
+from sqlalchemy import Column, Connection, Table, func, insert, select
 
 from .. import GalleryError
 from .gallery_archive import (
@@ -22,8 +22,9 @@ from .gallery_archive import (
     People,
 )
 from .gallery_read import read_identities, read_watchlists
-from .gallery_tables import embeddings, identities, labels, members, samples, watchlists
-from .gallery_write import check_dimension, lock, record
+from .gallery_records import day, one_line
+from .gallery_tables import audit, embeddings, identities, labels, members, samples, watchlists
+from .gallery_write import ERASING, check_dimension, lock, record
 
 AT_ONCE = 1000
 """Rows or values per statement."""
@@ -44,7 +45,9 @@ def collect(connection: Connection) -> Archive:
     query = select(samples, identities.c.uid).join(identities).order_by(samples.c.id)
     for one in connection.execute(query):
         photos[one.uid].append(
-            ArchivedSample(one.source, one.digest, one.created_at, tuple(described[one.id]))
+            ArchivedSample(
+                one_line(one.source), one.digest, one.created_at, tuple(described[one.id])
+            )
         )
     order = {uid: place for place, uid in enumerate(_uids(connection))}
     people = tuple(
@@ -66,19 +69,23 @@ def collect(connection: Connection) -> Archive:
     return Archive(People(people, lists, tuple(Block(*key) for key in blocks)), vectors)
 
 
-def restore(connection: Connection, archive: Archive, *, skip: bool) -> ImportSummary:
-    """Add an archive's people. Raises GalleryError for conflicts, which `skip` leaves out."""
+def restore(connection: Connection, archive: Archive, *, skip: bool, erased: bool) -> ImportSummary:
+    """Add an archive's people. Raises GalleryError for conflicts, which `skip` leaves out.
+
+    erased: add those too who were erased here.
+    """
     lock(connection)
     content = archive.content
     for block, vectors in zip(content.blocks, archive.vectors, strict=True):
         check_dimension(connection, block.pack, block.embedder, vectors.shape[1])
-    clashes = dict(_clashes(connection, content.people))
+    gone = {} if erased else _erased(connection, content.people)
+    clashes = dict(_clashes(connection, content.people)) | gone
     if clashes and not skip:
-        first = next(iter(clashes.values()))
+        first = next(iter(gone.values() or clashes.values()))
         more = f" (and {len(clashes) - 1} more)" if len(clashes) > 1 else ""
-        raise GalleryError(
-            f"nothing was imported: {first}{more}; --skip leaves out whoever is in the way"
-        )
+        way = "--skip leaves out whoever is in the way"
+        way += ", --erased brings back whoever was erased" if gone else ""
+        raise GalleryError(f"nothing was imported: {first}{more}; {way}")
     chosen = [person for person in content.people if person.id not in clashes]
     photos = [(person, sample) for person in chosen for sample in person.samples]
     if chosen:
@@ -93,6 +100,18 @@ def restore(connection: Connection, archive: Archive, *, skip: bool) -> ImportSu
         embeddings=sum(len(sample.embeddings) for _, sample in photos),
         skipped={names[key]: reason for key, reason in clashes.items()},
     )
+
+
+def _erased(connection: Connection, people: Sequence[ArchivedPerson]) -> dict[str, str]:
+    """Ids of those who were erased here, whom an old archive must not bring back unasked."""
+    query = select(audit.c.identity, func.max(audit.c.at)).where(audit.c.action.in_(ERASING))
+    when = {uid: at for uid, at in connection.execute(query.group_by(audit.c.identity))}
+    held = set(_uids(connection))
+    return {
+        one.id: f"{one.name} was erased from this gallery on {day(when[one.id])}"
+        for one in people
+        if one.id in when and one.id not in held
+    }
 
 
 def _clashes(connection: Connection, people: Sequence[ArchivedPerson]) -> Iterator[tuple[str, str]]:

@@ -6,8 +6,8 @@ Each raises the gallery's version by one per change and writes the audit trail, 
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +27,7 @@ from .gallery_records import (
     check_key,
     check_moment,
     check_text,
+    day,
     normalise_name,
 )
 from .gallery_tables import (
@@ -41,6 +42,9 @@ from .gallery_tables import (
 )
 
 Floats = npt.NDArray[np.float32]
+
+ERASING = ("remove", "purge")
+"""Actions of the audit trail after which nothing is kept of a person."""
 
 
 def lock(connection: Connection) -> None:
@@ -252,11 +256,23 @@ def _label(
     return bool(changed)
 
 
-def _enrolled(connection: Connection, name: str, now: float) -> tuple[int, str]:
-    """The row and id of a person, who is made if new."""
-    query = select(identities.c.id, identities.c.uid).where(identities.c.name == name)
-    known = connection.execute(query).first()
+def _enrolled(
+    connection: Connection, name: str, now: float, change: Change | None = None
+) -> tuple[int, str]:
+    """The row and id of a person, who is made if new.
+
+    Raises EnrolmentRefused for somebody whose time is over, unless `change` gives them more.
+    """
+    known = connection.execute(select(identities).where(identities.c.name == name)).first()
     if known is not None:
+        for key, words in (("valid_until", "expired on"), ("keep_until", "was to be kept until")):
+            given = UNSET if change is None else getattr(change, key)
+            end = getattr(known, key) if given is UNSET else given
+            if end is not None and end <= now:
+                raise EnrolmentRefused(
+                    f"{name} {words} {day(end)} and would not be matched: first set a later day "
+                    f"with `facestream gallery edit --{key.replace('_', '-')}`"
+                )
         return int(known.id), str(known.uid)
     uid = uuid.uuid4().hex
     values = {"notes": "", "basis": "", "created_at": now, "uid": uid}
@@ -283,10 +299,11 @@ def _add(
 ) -> tuple[str, bool]:
     """Add a sample; whose id it is, and whether it was not there yet.
 
-    Raises EnrolmentRefused, before anything is changed, for a photo of somebody else.
+    Raises EnrolmentRefused, before anything is changed, for a photo of somebody else, and for a
+    person whose time is over.
     """
     sample = check_owner(connection, new.identity, new.digest)
-    person, uid = _enrolled(connection, new.identity, now)
+    person, uid = _enrolled(connection, new.identity, now, new.change)
     if sample is None:
         photo = {"source": new.source, "digest": new.digest, "created_at": now}
         sample = insert_row(connection, samples, identity_id=person, **photo)
@@ -315,8 +332,8 @@ def _add(
 
 
 def _actor() -> str:
-    """The user of this process, by name where the system knows one."""
+    """The user of this process by the system's list, whatever the environment says."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         return f"uid {os.getuid()}"

@@ -55,6 +55,7 @@ def postgres() -> Iterator[PostgresServer]:
     binaries = find_binaries()
     if binaries is None:
         pytest.skip("POSTGRESQL IS NOT TESTED: no initdb and postgres; apt-get install postgresql")
+    pytest.importorskip("psycopg", reason="POSTGRESQL IS NOT TESTED: no psycopg, an extra")
     server = PostgresServer(binaries)
     yield server
     server.close()

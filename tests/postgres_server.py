@@ -15,8 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 PATIENCE = 60.0
 USER = "facestream"
 
@@ -49,8 +47,7 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self._make()
-            self.port = _free_port()
-            self.start()
+            self._start_somewhere()
         except BaseException:
             self.close()
             raise
@@ -70,8 +67,22 @@ class PostgresServer:
             **self._as,
         )
 
+    def _start_somewhere(self) -> None:
+        """Start it on a port that nobody has taken since it was found free."""
+        for attempt in range(5):
+            self.port = _free_port()
+            try:
+                self.start()
+                return
+            except RuntimeError as error:
+                self.stop()
+                if attempt == 4 or "could not bind" not in str(error):
+                    raise
+
     def start(self) -> None:
         """Start it on its port, and return once it answers."""
+        import psycopg
+
         settings = ["fsync=off", "shared_buffers=16MB", "max_connections=40", "jit=off"]
         command = [self._binaries / "postgres", "-D", self.folder / "data"]
         command += ["-h", "127.0.0.1", "-p", str(self.port), "-k", self.folder]
@@ -101,6 +112,8 @@ class PostgresServer:
 
     def new_gallery(self) -> str:
         """The URL of a new, empty schema: as good as a database, and made in a moment."""
+        import psycopg
+
         self._count += 1
         name = f"people{self._count}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:

@@ -162,6 +162,15 @@ def know(gallery: Gallery, pack: Pack, match: MatchConfig) -> KnownPeople:
     return known
 
 
+def measure_people(gallery: Gallery, pack: Pack) -> None:
+    """Keep the densities of a pack's people, and none of anchors that the pack has no more."""
+    embedder = pack.card.checksum(pack.card.embedder.file)
+    models = [one for one in (anchors_of(pack), pack.learned) if one is not None]
+    for model in models:
+        gallery.measure(pack.card.name, embedder, model)
+    gallery.forget_densities(pack.card.name, embedder, but=models)
+
+
 def anchors_of(pack: Pack) -> Anchors | None:
     """The pack's anchors with the parameters of its card; None where it has none."""
     ida = pack.card.ida

@@ -35,7 +35,12 @@ def import_gallery(
     path: Annotated[Path, typer.Argument(help="An archive that `export` wrote.")],
     place: str = PLACE,
     skip: bool = typer.Option(
-        False, "--skip", help="Leave out who is here already, or whose name or photo is taken."
+        False,
+        "--skip",
+        help="Leave out who is here already, whose name or photo is taken, or who was erased here.",
+    ),
+    erased: bool = typer.Option(
+        False, "--erased", help="Bring back people who were erased from this gallery."
     ),
     json: bool = JSON,
 ) -> None:
@@ -44,7 +49,7 @@ def import_gallery(
 
     read_archive(path)  # before a gallery is made for nothing
     with open_gallery(place, create=True) as gallery:
-        summary = gallery.import_archive(path, skip=skip)
+        summary = gallery.import_archive(path, skip=skip, erased=erased)
         version = gallery.version()
     if json:
         echo({"version": version, "summary": summary})

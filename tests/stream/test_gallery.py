@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pwd
 import sqlite3
 import stat
 import threading
@@ -24,7 +25,7 @@ from sqlalchemy import Engine, create_engine, event
 from facestream import EnrolmentRefused, GalleryError, GalleryUnreadable, UnknownIdentity
 from facestream.stream import gallery_engine
 from facestream.stream.gallery import Gallery
-from facestream.stream.gallery_records import fuse, normalise_name
+from facestream.stream.gallery_records import Change, fuse, normalise_name
 from facestream.stream.gallery_tables import REVISION, REVISION_TABLE, metadata
 from facestream.stream.migrations import revisions
 
@@ -32,7 +33,7 @@ EMBEDDER = "e" * 64
 
 
 def digest(photo: str) -> str:
-    return hashlib.sha256(photo.encode()).hexdigest()
+    return hashlib.sha256(photo.encode(errors="replace")).hexdigest()
 
 
 def add(gallery: Gallery, name: str, vector: list[float], photo: str = "", **more: Any) -> bool:
@@ -128,6 +129,50 @@ def test_a_removed_person_leaves_no_embedding_in_the_file(path: Path) -> None:
         assert gallery.remove("Bob") == 1
         assert not any(secret in f.read_bytes() for f in files if f.exists())
         assert gallery.templates("open").names == ("Anna", "Carl")
+
+
+@pytest.mark.parametrize("then", ["change", "close"])
+def test_a_write_ahead_log_that_was_in_use_is_emptied_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    monkeypatch.setattr(gallery_engine, "BUSY_SECONDS", 0.05)
+    vector = np.random.default_rng(1).normal(size=128).astype(np.float32)
+    secret, written = vector.tobytes()[:64], path.with_name(path.name + "-wal")
+    with Gallery.open(path, create=True) as gallery:
+        add(gallery, "Anna", [1.0] * 128)
+        reader = sqlite3.connect(path, isolation_level=None)  # a second program
+        add(gallery, "Bob", vector.tolist())
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM identity").fetchone()
+        gallery.remove("Bob")
+        assert secret in written.read_bytes()
+        reader.execute("ROLLBACK")
+        if then == "change":
+            gallery.edit("Anna", Change(notes="new"))
+            assert secret not in written.read_bytes()
+    assert written.exists() and secret not in written.read_bytes()
+    assert secret not in path.read_bytes()
+    reader.close()
+
+
+def test_who_changed_it_is_no_matter_of_the_environment(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "somebody else")
+    add(gallery, "Anna", [1, 0])
+    assert gallery.history()[-1].actor == pwd.getpwuid(os.getuid()).pw_name
+
+
+@pytest.mark.parametrize("source", ["a\nb.jpg", "\x1b[2Ja.jpg", "a\x00.jpg", "a\u2028b", "a\udc80"])
+def test_text_that_a_terminal_obeys_is_refused(gallery: Gallery, source: str) -> None:
+    with pytest.raises(GalleryError, match="source must be one line of text") as error:
+        add(gallery, "Anna", [1, 0], source)
+    assert str(error.value).isprintable()
+    with pytest.raises(GalleryError, match="which cannot be shown"):
+        add(gallery, "Anna", [1, 0], notes="\x1b[2J")
+    assert gallery.version() == 0
+    add(gallery, "Anna", [1, 0], notes="two\nlines\tand a tab")
 
 
 def test_an_unknown_person_gets_the_nearest_name(gallery: Gallery) -> None:
@@ -398,7 +443,7 @@ def test_a_full_disk_loses_nothing(path: Path) -> None:
 )
 def test_an_address_that_cannot_be_used_is_reported_without_its_password(url: str) -> None:
     with pytest.raises(
-        GalleryUnreadable, match=r"cannot use the gallery|nor a URL|no gallery at"
+        GalleryUnreadable, match=r"cannot use the gallery|nor a URL|no gallery at|got nosuch://"
     ) as error:
         Gallery.open(url, create=False)
     assert "hush" not in str(error.value)

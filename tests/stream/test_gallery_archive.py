@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 import signal
 import stat
 import subprocess
@@ -24,6 +26,7 @@ from facestream import GalleryError
 from facestream.stream.gallery import Gallery
 from facestream.stream.gallery_archive import MANIFEST, PEOPLE, VERSION, read_archive
 from facestream.stream.gallery_records import Change
+from facestream.stream.new_file import write_new
 
 from .test_gallery import add
 
@@ -186,6 +189,23 @@ def test_an_archive_is_not_imported_twice(gallery: Gallery, archive: Path) -> No
     assert summary.skipped["Anna"] == "Anna is in the gallery already, as Anna Smith"
 
 
+def test_an_old_archive_brings_nobody_back_who_was_erased(gallery: Gallery, archive: Path) -> None:
+    gallery.import_archive(archive)
+    gallery.remove("Anna")
+    gallery.edit("Bob", Change(keep_until=5.0))
+    gallery.purge()
+    gallery.remove("Zoë")
+    version = gallery.version()
+    with pytest.raises(GalleryError, match=r"was erased .*and 2 more.*--skip.*--erased brings"):
+        gallery.import_archive(archive)
+    summary = gallery.import_archive(archive, skip=True)
+    assert summary.people == 0 and set(summary.skipped) == {"Anna", "Bob", "Zoë"}
+    assert gallery.version() == version
+    assert gallery.import_archive(archive, erased=True).people == 3
+    with pytest.raises(GalleryError, match=r"is in the gallery already .and 2 more.; --skip"):
+        gallery.import_archive(archive)
+
+
 def test_a_watchlist_of_the_same_name_is_used(gallery: Gallery, archive: Path) -> None:
     gallery.make_watchlist("Staff", notes="ours")
     gallery.import_archive(archive)
@@ -216,8 +236,44 @@ def test_nothing_is_overwritten_and_nothing_half_written_stays(
             gallery.import_archive(tmp_path / "none.zip")
         with pytest.raises(GalleryError, match="cannot read the archive"):
             gallery.import_archive(tmp_path)
+        with pytest.raises(GalleryError, match=r"cannot write the archive .*too long"):
+            gallery.export(tmp_path / ("n" * 300))
+        long = tmp_path / ("n" * 251 + ".zip")
+        gallery.export(long)  # as long as the file system lets a name be
     assert archive.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [archive]
+    assert sorted(tmp_path.iterdir()) == sorted([archive, long])
+
+
+@pytest.mark.parametrize("lacks", ["nothing", "files without a name", "links too"])
+def test_a_new_file_gets_its_name_whole_and_takes_nobodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    whole, link = os.open, os.link
+
+    def refuse(place: Any, flags: int, *more: Any, **named: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "no")
+        return whole(place, flags, *more, **named)
+
+    def no_link(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EPERM, "no")
+
+    if lacks != "nothing":
+        monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "link", no_link if lacks == "links too" else link)
+    new, other = tmp_path / "new", tmp_path / "other"
+    with write_new(new) as file:
+        file.write(b"all")
+        assert not new.exists()
+    assert new.read_bytes() == b"all" and stat.S_IMODE(new.stat().st_mode) == 0o600
+    with pytest.raises(FileExistsError), write_new(other) as file:
+        file.write(b"mine")
+        other.write_bytes(b"theirs")
+    with pytest.raises(KeyboardInterrupt), write_new(tmp_path / "half") as file:
+        file.write(b"ha")
+        raise KeyboardInterrupt
+    assert other.read_bytes() == b"theirs"
+    assert sorted(tmp_path.iterdir()) == [new, other]
 
 
 Files = dict[str, bytes]
@@ -315,6 +371,26 @@ BAD: dict[str, tuple[Callable[[Files], None], str]] = {
     "no validity": (in_json(PEOPLE, *ANNA, "valid_until", value=5), "must come after"),
     "a bad label": (in_json(PEOPLE, *ANNA, "labels", value={"a=": ""}), "a label's key"),
     "a zero byte": (in_json(PEOPLE, *ANNA, "notes", value="\0"), "what is kept of Anna"),
+    "a character that a terminal obeys": (
+        in_json(PEOPLE, *ANNA, "notes", value="\x1b[2J"),
+        "what is kept of Anna.*U[+]001B",
+    ),
+    "a file name of two lines": (
+        in_json(PEOPLE, *ANNA, "samples", 0, "source", value="a\nb"),
+        "the file name of a photo of Anna",
+    ),
+    "a digest that is none": (
+        in_json(PEOPLE, *ANNA, "samples", 0, "digest", value="a\0"),
+        "the digest of a photo of Anna",
+    ),
+    "a pack that cannot be shown": (
+        in_json(PEOPLE, "blocks", 0, "pack", value="o\x1bpen"),
+        "the name of a pack",
+    ),
+    "an embedder that cannot be shown": (
+        in_json(PEOPLE, "blocks", 0, "embedder", value="\0"),
+        "the checksum of an embedder",
+    ),
     "an unknown list": (
         in_json(PEOPLE, *ANNA, "watchlists", value=["No"]),
         "watchlist that is not",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from facestream.models.ida import Anchors
+from facestream.stream import gallery_density
 from facestream.stream.gallery import Gallery
 from facestream.stream.known import KnownPeople
 
@@ -77,9 +78,12 @@ def test_a_template_that_changes_while_it_is_measured_gets_no_stale_density(
         return whole(self, vectors)
 
     monkeypatch.setattr(Anchors, "density", interrupted)
-    assert gallery.measure("open", EMBEDDER, ANCHORS) == 0
-    assert np.isnan(list(kept(gallery).values())).all()
-    assert gallery.measure("open", EMBEDDER, ANCHORS) == 2
+    measured = gallery.measure("open", EMBEDDER, ANCHORS)  # Carl, where his row comes behind Bob's
+    found = kept(gallery)
+    assert np.isnan(found["Anna"]) and measured == (not np.isnan(found["Carl"]))
+    assert gallery.measure("open", EMBEDDER, ANCHORS) == 2 - measured
+    vectors = gallery.templates("open", EMBEDDER).vectors
+    np.testing.assert_allclose(list(kept(gallery).values()), ANCHORS.density(vectors))
 
 
 def test_rows_that_are_numbered_again_are_not_taken_for_the_old_ones(
@@ -94,9 +98,12 @@ def test_rows_that_are_numbered_again_are_not_taken_for_the_old_ones(
         return whole(self, vectors)
 
     monkeypatch.setattr(Anchors, "density", interrupted)
-    assert gallery.measure("open", EMBEDDER, ANCHORS) == 1
-    found = kept(gallery)
-    assert np.isnan(found["Carl"]) and not np.isnan(found["Anna"])
+    measured = gallery.measure("open", EMBEDDER, ANCHORS)
+    found = list(kept(gallery).values())
+    own = ANCHORS.density(gallery.templates("open", EMBEDDER).vectors)
+    assert found[0] == pytest.approx(own[0])
+    # Carl's own, where rows are never numbered again and he came behind; and none else.
+    assert measured == 1 if np.isnan(found[1]) else found[1] == pytest.approx(own[1])
 
 
 def test_a_matcher_uses_what_is_kept_and_computes_the_rest(
@@ -134,3 +141,38 @@ def test_nothing_of_the_erased_is_kept(gallery: Gallery) -> None:
     assert set(kept(gallery)) == {"Bob"}
     add(gallery, "Anna", [0, 0, 0, 1], "a3")
     assert np.isnan(kept(gallery)["Anna"])
+
+
+def test_a_large_gallery_is_measured_bit_by_bit(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gallery_density, "AT_ONCE", 2)
+    for number in range(5):
+        add(gallery, f"P{number}", [1, number, 0, 0], f"p{number}")
+    whole, sizes = Anchors.density, []
+
+    def counted(self: Anchors, vectors: np.ndarray) -> np.ndarray:
+        sizes.append(len(vectors))
+        if len(sizes) == 3:
+            raise KeyboardInterrupt
+        return whole(self, vectors)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Anchors, "density", counted)
+        gallery.measure("open", EMBEDDER, ANCHORS)
+    assert sizes == [2, 2, 2]
+    assert np.isnan(list(kept(gallery).values())).sum() == 3  # what was kept is not lost
+    assert gallery.measure("open", EMBEDDER, ANCHORS) == 3
+    vectors = gallery.templates("open", EMBEDDER).vectors
+    np.testing.assert_allclose(list(kept(gallery).values()), ANCHORS.density(vectors))
+
+
+def test_densities_of_models_that_are_out_of_use_can_be_dropped(gallery: Gallery) -> None:
+    newer = replace(ANCHORS, version="v2")
+    for model in (ANCHORS, newer):
+        gallery.measure("open", EMBEDDER, model)
+    assert gallery.forget_densities("other", EMBEDDER, but=[newer]) == 0
+    assert gallery.forget_densities("open", EMBEDDER, but=[newer]) == 2
+    assert np.isnan(list(kept(gallery).values())).all()
+    assert not np.isnan(list(kept(gallery, newer).values())).any()
+    assert gallery.version() == 2

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import numpy as np
-import psycopg
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from facestream import EnrolmentRefused, GalleryError, UnknownIdentity
 from facestream.stream.gallery import Gallery
 from facestream.stream.gallery_engine import Database, locate
-from facestream.stream.gallery_records import Change, day
+from facestream.stream.gallery_records import Change, NewSample, day
 from facestream.stream.gallery_tables import REVISION
 
 from .test_gallery import add
@@ -217,11 +217,51 @@ def test_the_database_itself_refuses_to_change_the_trail(
     assert gallery.history() == before
 
 
+# Over
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (Change(valid_until=DAY), "Anna expired on 1970-01-02.*--valid-until"),
+        (Change(keep_until=DAY), "Anna was to be kept until 1970-01-02.*--keep-until"),
+    ],
+)
+def test_nobody_is_enrolled_into_an_identity_whose_time_is_over(
+    gallery: Gallery, change: Change, words: str
+) -> None:
+    gallery.edit("Anna", change)
+    version = gallery.version()
+    for notes in (None, "new"):
+        with pytest.raises(EnrolmentRefused, match=words):
+            add(gallery, "Anna", [2, 1], "a2", notes=notes)
+    assert gallery.version() == version and gallery.show("Anna").identity.notes == ""
+    gallery.edit("Anna", Change(valid_until=None, keep_until=None, valid_from=4e9))
+    assert add(gallery, "Anna", [2, 1], "a2")  # who is yet to be valid is enrolled
+
+
+def test_who_is_given_more_time_in_the_same_step_is_enrolled(gallery: Gallery) -> None:
+    gallery.edit("Anna", Change(valid_until=DAY))
+    new = NewSample(
+        identity="Anna",
+        embedding=np.ones(2, np.float32),
+        norm=1.0,
+        quality=1.0,
+        source="a2.jpg",
+        digest="a2",
+    )
+    (refused,) = gallery.add_samples([new], pack="open", embedder="e" * 64)
+    assert isinstance(refused, EnrolmentRefused)
+    longer = msgspec.structs.replace(new, change=Change(valid_until=None))
+    assert gallery.add_samples([longer], pack="open", embedder="e" * 64) == (True,)
+
+
 # From the first revision
 
 
 def make_first(place: str) -> None:
-    """A gallery as revision 0001 left it: Anna and Bob enrolled, Carl enrolled and removed."""
+    """A gallery as revision 0001 left it: Anna and Bob enrolled, Carl enrolled and removed, and
+    before him another Bob."""
     from facestream.stream import migrations
 
     database = Database(locate(place, create=True))
@@ -251,7 +291,11 @@ def make_first(place: str) -> None:
                     row = {"key": key, "name": name, **values}
                     connection.execute(text(f"INSERT INTO {statement}"), row)
             for version, (action, name) in enumerate(
-                [("enrol", "Anna"), ("enrol", "Bob"), ("enrol", "Carl"), ("remove", "Carl")], 1
+                [
+                    *(("enrol", "Bob"), ("remove", "Bob"), ("enrol", "Anna"), ("enrol", "Bob")),
+                    *(("enrol", "Carl"), ("remove", "Carl")),
+                ],
+                1,
             ):
                 connection.execute(
                     text(
@@ -260,7 +304,7 @@ def make_first(place: str) -> None:
                     ),
                     {"v": version, "action": action, "name": name},
                 )
-            connection.execute(text("UPDATE gallery_state SET version = 4"))
+            connection.execute(text("UPDATE gallery_state SET version = 6"))
     database.close()
 
 
@@ -269,7 +313,7 @@ def test_a_gallery_of_the_first_revision_is_brought_up_to_date_and_loses_nothing
 ) -> None:
     make_first(place)
     with Gallery.open(place, create=False) as gallery:
-        assert gallery.version() == 4
+        assert gallery.version() == 6
         people = gallery.identities()
         assert [(p.name, p.notes, p.samples, p.packs) for p in people] == [
             ("Anna", "old", 1, ("open",)),
@@ -278,21 +322,28 @@ def test_a_gallery_of_the_first_revision_is_brought_up_to_date_and_loses_nothing
         assert len({p.id for p in people}) == 2 and all(len(p.id) == 32 for p in people)
         trail = gallery.history()
         assert [(e.action, e.name) for e in trail] == [
-            *(("enrol", "Anna"), ("enrol", "Bob"), ("enrol", None), ("remove", None))
+            *(("enrol", None), ("remove", None), ("enrol", "Anna"), ("enrol", "Bob")),
+            *(("enrol", None), ("remove", None)),
         ]
-        assert trail[2].id == trail[3].id and trail[0].id == people[0].id
+        assert [entry.id for entry in trail[2:4]] == [person.id for person in people]
+        assert trail[0].id == trail[1].id and trail[4].id == trail[5].id
+        assert len({entry.id for entry in trail}) == 4  # the first Bob is not the one of today
         assert gallery.templates("open").names == ("Anna", "Bob")
         # Ids that databases count out themselves go on behind those that are there.
         for table in ("identity", "sample", "embedding"):
             if "://" in place:
+                import psycopg
+
                 with psycopg.connect(place) as connection:
                     connection.execute(
                         f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), 2)".encode()
                     )
         assert gallery.edit("Anna", Change(notes="new"))
         assert add(gallery, "Carl", [1, 1], embedder="e")
-        assert gallery.history()[-1].version == 6
+        assert gallery.history()[-1].version == 8
     if "://" in place:
+        import psycopg
+
         with psycopg.connect(place) as connection:
             found = connection.execute("SELECT version_num FROM gallery_revision").fetchone()
     else:

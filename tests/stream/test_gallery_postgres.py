@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from facestream import EnrolmentRefused, GalleryError, GalleryUnreadable, UnknownIdentity
@@ -23,6 +22,8 @@ from facestream.stream.gallery_tables import REVISION_TABLE, metadata
 
 from ..postgres_server import PostgresServer
 from .test_gallery import add, digest
+
+psycopg = pytest.importorskip("psycopg", reason="POSTGRESQL IS NOT TESTED: no psycopg, an extra")
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def gallery(url: str) -> Iterator[Gallery]:
         yield opened
 
 
-def raw(url: str) -> psycopg.Connection[Any]:
+def raw(url: str) -> Any:
     return psycopg.connect(url, autocommit=True)
 
 
@@ -66,6 +67,30 @@ def test_a_removed_person_leaves_no_row(gallery: Gallery, url: str) -> None:
     with raw(url) as connection:
         for table in ("identity", "sample", "embedding"):
             assert connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone() == (0,)
+
+
+def test_space_that_cannot_be_freed_is_a_warning_and_the_person_is_gone(
+    gallery: Gallery, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(gallery_engine, "VACUUM_SECONDS", 0.2)
+    add(gallery, "Anna", [1, 0])
+    with raw(url) as connection, connection.transaction():
+        # VACUUM waits for such a lock, and removing does not.
+        connection.execute("LOCK TABLE embedding IN SHARE UPDATE EXCLUSIVE MODE")
+        assert gallery.remove("Anna") == 1
+    assert gallery.identities() == []
+    assert "what was removed is gone" in caplog.text and "autovacuum" in caplog.text
+    add(gallery, "Bob", [1, 0])
+    with gallery._database.transaction() as connection:  # no connection keeps VACUUM's limits
+        for setting in ("statement_timeout", "lock_timeout"):
+            told = connection.execute(text(f"SHOW {setting}")).scalar_one()
+            assert told == ("0" if setting == "statement_timeout" else "1s")
+
+
+def test_the_short_name_of_the_scheme_is_known_too(gallery: Gallery, url: str) -> None:
+    add(gallery, "Anna", [1, 0])
+    with Gallery.open(url.replace("postgresql://", "postgres://"), create=False) as same:
+        assert [person.name for person in same.identities()] == ["Anna"]
 
 
 def test_migrations_make_the_tables_of_the_code(gallery: Gallery, url: str) -> None:

@@ -41,9 +41,10 @@ def _extend_identities() -> None:
     op.add_column("identity", sa.Column("basis", sa.Text, nullable=False, server_default=""))
     for name in ("valid_from", "valid_until", "keep_until"):
         op.add_column("identity", sa.Column(name, sa.Double, nullable=True))
-    people = sa.table("identity", sa.column("id"), sa.column("uid"))
-    for key in op.get_bind().execute(sa.select(people.c.id)).scalars().all():
-        op.execute(sa.update(people).where(people.c.id == key).values(uid=uuid.uuid4().hex))
+    if op.get_bind().dialect.name == "sqlite":
+        op.execute("UPDATE identity SET uid = lower(hex(randomblob(16)))")
+    else:
+        op.execute("UPDATE identity SET uid = replace(gen_random_uuid()::text, '-', '')")
     op.create_index("ix_identity_uid", "identity", ["uid"], unique=True)
 
 
@@ -93,15 +94,21 @@ def _make_lists() -> None:
 
 
 def _rewrite_audit() -> None:
-    """Replace names by ids; a name that is nobody's any more becomes an id of nobody's."""
+    """Replace names by ids; a name that is nobody's any more becomes an id of nobody's.
+
+    A name that was removed and enrolled again was two people: what came before is the first one's.
+    """
     connection = op.get_bind()
     people = sa.table("identity", sa.column("name"), sa.column("uid"))
     ids = {row.name: row.uid for row in connection.execute(sa.select(people))}
     columns = ("id", "at", "actor", "action", "identity", "version")
     old = sa.table("audit", *(sa.column(name) for name in columns))
     kept = [dict(row) for row in connection.execute(sa.select(old)).mappings()]
-    for row in kept:
-        row["identity"] = ids.setdefault(row["identity"], uuid.uuid4().hex)
+    for row in sorted(kept, key=lambda row: -row["id"]):
+        name = row["identity"]
+        if row["action"] == "remove":
+            ids[name] = uuid.uuid4().hex
+        row["identity"] = ids.setdefault(name, uuid.uuid4().hex)
         row["details"] = ""
     newest = max((row["id"] for row in kept), default=0)
     op.drop_table("audit")
