@@ -36,17 +36,12 @@ class Apart:
             return ()
         return tuple(sorted(self._others.get(camera, set()) & self._live))
 
-    def is_there(self, sighting: Sighting, moment: float) -> bool:
-        """Whether whoever this is was in its view too near to a moment to be elsewhere then.
-
-        moment: seconds since 1970. A track is taken to be in view from its first face to its
-        newest, however far its camera's frames lag behind.
-        """
-        first, newest = sighting.started.captured_at, sighting.seen.captured_at
-        return first - self._seconds <= moment <= newest + self._seconds
-
     def overlap(self, one: Sighting, other: Sighting) -> bool:
-        """Whether two tracks of cameras that are apart cannot be of one person."""
+        """Whether two tracks of cameras that are apart cannot be of one person.
+
+        A track is taken to be in view from its first face to its newest, by the wall clock of its
+        camera's frames, however far one camera lags behind the other.
+        """
         return (
             one.started.captured_at - self._seconds <= other.seen.captured_at
             and other.started.captured_at - self._seconds <= one.seen.captured_at

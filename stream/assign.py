@@ -20,17 +20,22 @@ Options = Mapping[str, float]
 _UNNAMED = -1e-12
 _IMPOSSIBLE = -1e6
 
+_NOWHERE: Options = {}
+
 
 class Standing(NamedTuple):
     """What a track brings along when it is decided anew.
 
     held: the identity that it was given; doubts: the others that it was told to be as much like;
-    barred: those that it cannot be, since a track that was seen beside it has or had them.
+    barred: those that it cannot be, since a track that was seen beside it has or had them;
+    elsewhere: those held by tracks that cannot be of the same person, with what they gain there:
+    one has to be outdone.
     """
 
     held: str | None = None
     doubts: frozenset[str] = frozenset()
     barred: frozenset[str] = frozenset()
+    elsewhere: Options = _NOWHERE
 
 
 NEW = Standing()

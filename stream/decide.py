@@ -204,7 +204,7 @@ class DecideStage:
             cause: Cause = "frames"
             if sighting.last is not None and match.gallery_version > sighting.last.gallery_version:
                 cause = "gallery"
-            elif sighting.identity in standings[match.key].elsewhere:
+            elif sighting.identity in {*standings[match.key].elsewhere, *sighting.barred}:
                 cause = "camera"
             sighting.decided_at_count = sighting.observations
             sighting.last, sighting.basis = match, basis_of(found.template)
@@ -242,16 +242,16 @@ class DecideStage:
         """Take names from tracks that cannot have them beside those that are given them now.
 
         That is a track of this camera that is out of sight (one in view was decided too), and one
-        of another camera that was outdone. A track that is over takes nothing in its own camera.
+        of another camera that was outdone. A track that is over takes nothing.
         """
         out: list[Decided] = []
         deciding = {match.key.track for match in matches}
-        for match in matches:
+        for match in () if final else matches:
             sighting = self.sightings[match.key.camera][match.key.track]
             if match.identity is None or not self._is_told(sighting, match, final):
                 continue
             for track, other in self.sightings[match.key.camera].items():
-                if other.identity == match.identity and track not in deciding and not final:
+                if other.identity == match.identity and track not in deciding:
                     out.append(self._withdraw(match.key._replace(track=track), other, "track"))
             for key, other in self._elsewhere(match.key.camera, sighting):
                 if other.identity == match.identity:
@@ -298,9 +298,10 @@ class DecideStage:
         before, sighting.identity = sighting.identity, match.identity
         doubted, sighting.ambiguous = sighting.ambiguous, match.ambiguous
         if final and match.identity is not None:
-            others = (other.identity for track, other in live.items() if track != key.track)
-            if match.identity in others:
-                return []  # whoever follows the person now keeps the name: the end alone tells it
+            others = [other for track, other in live.items() if track != key.track]
+            others += [other for _, other in self._elsewhere(key.camera, sighting)]
+            if any(other.identity == match.identity for other in others):
+                return []  # no two live tracks may have it: the end alone tells it
         if sighting.announced == "nothing":
             sighting.announced = "unknown" if match.identity is None else "match"
             return [self._tell.first(sighting, match, template)]
@@ -347,3 +348,5 @@ class DecideStage:
             for other in self.sightings.get(camera, {}).values():
                 if ended.identity is not None and self._apart.overlap(ended, other):
                     other.barred.add(ended.identity)
+                    if other.identity == ended.identity:
+                        other.decided_at_count = 0

@@ -26,7 +26,6 @@ MARGIN = 0.0
 """match.margin where it is not set, in the same unit."""
 
 ALL_NEW: Mapping[TrackKey, Standing] = {}
-NOTHING_HELD: Options = {}
 
 
 class MatchStage:
@@ -63,15 +62,13 @@ class MatchStage:
         self,
         templates: Sequence[TrackTemplate],
         standings: Mapping[TrackKey, Standing] = ALL_NEW,
-        elsewhere: Options = NOTHING_HELD,
     ) -> list[Match]:
         """One Match per template, in their order; the templates are of faces visible together.
 
         Names are given so that the sum of (score - threshold) over named faces is largest: no
         identity twice, none below its face's threshold. Without conflicts that is each face's best
         candidate. A name that a track holds (standings) is kept down to `release` below the
-        threshold, and counts `margin` more than it scores. elsewhere: what identities gain where
-        they are held by tracks that these cannot show as well; such a one has to be outdone.
+        threshold, and counts `margin` more than it scores.
 
         Candidates are the top_k whoever was given to whom, with those in question (the identity
         given, and those it might as well be) at their end when they rank lower. The probability is
@@ -84,9 +81,10 @@ class MatchStage:
         own = [standings.get(one.key, NEW) for one in templates]
         rules = [self._rules(index, one.template) for one in templates]
         bars = [rule.threshold for rule in rules]
-        ranked = self._search(index, probes, names, own, bars, len(templates) + len(elsewhere))
+        needed = len(templates) + max(len(one.elsewhere) for one in own)
+        ranked = self._search(index, probes, names, own, bars, needed)
         plain = [self._options(*row, names) for row in zip(ranked, own, bars, strict=True)]
-        gains = [self._gains(*row, elsewhere) for row in zip(plain, own, strict=True)]
+        gains = [self._gains(*row) for row in zip(plain, own, strict=True)]
         given = assign(gains)
         free = [{n: row[n] for n in left} for row, left in zip(plain, gains, strict=True)]
         doubts = find_doubts(free, given, own, self.margin)
@@ -147,15 +145,15 @@ class MatchStage:
                 found[name] = hit.score - bar
         return found
 
-    def _gains(self, options: Options, own: Standing, elsewhere: Options) -> Options:
+    def _gains(self, options: Options, own: Standing) -> Options:
         """What naming a track adds to the total, without what is lost by it elsewhere."""
         gains = {}
         for name, gain in options.items():
             gain = self.gain(gain) if name == own.held else gain
-            if name not in elsewhere:
+            if name not in own.elsewhere:
                 gains[name] = gain
-            elif gain > elsewhere[name]:
-                gains[name] = gain - elsewhere[name]
+            elif gain > own.elsewhere[name]:
+                gains[name] = gain - own.elsewhere[name]
         return gains
 
     def gain(self, above: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -17,12 +18,12 @@ from ..models.aggregators import make_aggregator
 from ..models.fusion import Aggregator, Doubles, Floats
 from ..models.pack import Pack
 from ..stream.aggregate import AggregateStage
-from ..stream.assign import Options, Standing
+from ..stream.assign import Standing
 from ..stream.decide import DecideStage
 from ..stream.enrol import Enroller
 from ..stream.events import MatchEvent, MatchRevised, SightingEnded
 from ..stream.gallery import Gallery
-from ..stream.match import ALL_NEW, NOTHING_HELD, GalleryIndex, MatchStage
+from ..stream.match import ALL_NEW, GalleryIndex, MatchStage
 from ..stream.records import Match, TrackKey, TrackTemplate
 from ..stream.telling import Decided
 from ..stream.thresholds import PackRules
@@ -184,7 +185,9 @@ class Decider:
         return scores
 
     def _enrol(self, photos: dict[str, list[Path]], bad: list[Bad]) -> None:
-        enroller = Enroller(self._pack, self.gallery, self._config.enrol)
+        # The truth says who is who: people who look alike are no mistake of whoever enrols.
+        rules = replace(self._config.enrol, duplicates="add")
+        enroller = Enroller(self._pack, self.gallery, rules)
         enrolled = 0
         for name, files in sorted(photos.items()):
             for photo in files:
@@ -213,11 +216,10 @@ class _NotingMatch(MatchStage):
         self,
         templates: Sequence[TrackTemplate],
         standings: Mapping[TrackKey, Standing] = ALL_NEW,
-        elsewhere: Options = NOTHING_HELD,
     ) -> list[Match]:
         for one in templates:
             self.decided.setdefault(one.key.track, []).append(one.template.embedding)
-        return super().decide(templates, standings, elsewhere)
+        return super().decide(templates, standings)
 
 
 def live_aggregator(config: Config, pack: Pack) -> Aggregator:

@@ -79,6 +79,14 @@ def test_numbers_with_an_exponent_are_numbers(tmp_path: Path) -> None:
         (with_camera(ur="x"), r"unknown key cameras\[0\].ur, did you mean url\?"),
         (with_camera(zzzzzz="x"), r"unknown key cameras\[0\].zzzzzz; cameras\[0\] has name, url"),
         ({**with_camera(), "galery": {}}, "unknown key galery, did you mean gallery"),
+        (
+            {**with_camera(), "match": {"apart": [["door"]]}},
+            r"match.apart\[0\] must name two cameras or more, each once, got \['door'\]",
+        ),
+        (
+            {**with_camera(), "match": {"apart": [["door", "dor"]]}},
+            r"match.apart\[0\] names 'dor', which is no camera; did you mean door\?",
+        ),
         ({**with_camera(), "match": {"treshold": 1}}, "match.treshold, did you mean threshold"),
         (with_camera(name=7), r"cameras\[0\].name must be text, got 7: put it in quotes"),
         (with_camera(name="front door"), "must be letters, digits, .* got 'front door'"),

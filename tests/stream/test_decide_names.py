@@ -12,6 +12,7 @@ from facestream.stream.events import (
     MatchRevised,
     SightingEnded,
 )
+from facestream.stream.sightings import Sighting
 
 from .world import ANNA, BERT, NOBODY, Cosines, World
 
@@ -128,3 +129,267 @@ def test_no_two_live_tracks_of_a_camera_ever_have_one_name(
     for event, _ in world.stage.close(DOOR):
         names.hear(event)
     assert names.held == {}
+
+
+# --- names that stay ---
+
+
+def test_a_name_is_kept_a_little_below_the_threshold_that_gave_it() -> None:
+    world = World(release=0.1)
+    world.show_often(3, {1: (0.55, 0.0, 0.0)})
+    world.show_often(40, {1: (0.42, 0.0, 0.0)})
+    assert told(world.events) == [(1, "match", "Anna")]
+    world.show_often(80, {1: (0.30, 0.0, 0.0)})
+    assert told(world.events)[1:] == [(1, "match.revised", None)]
+    # Once it is gone it takes the whole threshold again.
+    world.show_often(60, {1: (0.45, 0.0, 0.0)})
+    world.end(1)
+    assert told(world.events)[2:] == [(1, "sighting.ended", None)]
+
+
+def test_without_release_the_threshold_alone_decides() -> None:
+    world = World(release=0.0)
+    world.show_often(3, {1: (0.55, 0.0, 0.0)})
+    world.show_often(40, {1: (0.42, 0.0, 0.0)})
+    assert told(world.events) == [(1, "match", "Anna"), (1, "match.revised", None)]
+
+
+def test_another_name_must_win_by_the_margin() -> None:
+    world = World(margin=0.1)
+    world.show_often(4, {1: (0.75, 0.5, 0.0)})
+    world.show_often(30, {1: (0.62, 0.70, 0.0)})
+    assert {name for _, _, name in told(world.events)} == {"Anna"}
+    world.show_often(200, {1: (0.5, 0.75, 0.0)})
+    assert told(world.events)[-1] == (1, "match.revised", "Bert")
+    steady = len(told(world.events))
+    world.show_often(60, {1: (0.65, 0.68, 0.0)})
+    assert len(told(world.events)) == steady
+
+
+def test_a_face_that_holds_a_name_loses_it_to_another_only_by_the_margin() -> None:
+    for margin, second in ((0.1, None), (0.0, "Anna")):
+        world = World(margin=margin)
+        world.show_often(4, {1: (0.70, 0.0, 0.0), 2: NOBODY})
+        world.show_often(90, {1: (0.70, 0.0, 0.0), 2: (0.76, 0.0, 0.0)})
+        assert world.label(2).identity == second
+
+
+# --- look-alikes ---
+
+
+def test_look_alikes_are_told_with_both_names_once_there_is_enough() -> None:
+    world = World(margin=0.1, unknown_frames=8)
+    assert told(world.show_often(7, {1: TWIN})) == []  # a few faces more may tell them apart
+    (match,) = (e for e in world.show_often(9, {1: TWIN}) if isinstance(e, MatchEvent))
+    assert (match.identity, match.ambiguous) == ("Anna", ("Anna", "Bert"))
+    assert match.frames >= 8
+    (ended,) = world.end(1)
+    assert isinstance(ended, SightingEnded)
+    assert (ended.identity, ended.ambiguous) == ("Anna", ("Anna", "Bert"))
+
+
+def test_a_track_that_ends_early_tells_who_it_might_be() -> None:
+    world = World(margin=0.1)
+    world.show_often(4, {1: TWIN})
+    match, ended = (e for e in world.end(1) if isinstance(e, DecisionEvent))
+    assert (match.kind, match.identity, match.ambiguous) == ("match", "Anna", ("Anna", "Bert"))
+    assert ended.ambiguous == match.ambiguous
+
+
+def test_a_doubt_that_is_resolved_is_told_and_does_not_come_back_for_a_little() -> None:
+    world = World(margin=0.1, unknown_frames=8)
+    world.show_often(10, {1: TWIN})
+    events = world.show_often(120, {1: (0.75, 0.45, 0.0)})
+    (revised,) = (e for e in events if isinstance(e, MatchRevised))
+    assert (revised.identity, revised.previous_identity) == ("Anna", "Anna")
+    assert (revised.ambiguous, revised.cause) == ((), "frames")
+    # Told apart by twice the margin; it takes less than the margin to be in doubt again.
+    assert told(world.show_often(40, {1: (0.70, 0.56, 0.0)})) == []
+
+
+def test_who_is_below_the_threshold_is_no_look_alike() -> None:
+    world = World(margin=0.1)
+    (_, match) = world.show_often(3, {1: (0.53, 0.48, 0.0)})
+    assert isinstance(match, MatchEvent) and match.ambiguous == ()
+
+
+def test_whoever_is_surely_somebody_beside_is_not_in_doubt() -> None:
+    world = World(margin=0.1)
+    events = world.show_often(3, {1: TWIN, 2: (0.05, 0.95, 0.0)})
+    assert {(e.track, e.identity, e.ambiguous) for e in events if isinstance(e, MatchEvent)} == {
+        (1, "Anna", ()),
+        (2, "Bert", ()),
+    }
+
+
+def test_twins_beside_each_other_stay_in_doubt() -> None:
+    world = World(margin=0.1, unknown_frames=3)
+    events = world.show_often(3, {1: (0.66, 0.64, 0.0), 2: (0.65, 0.66, 0.0)})
+    assert {(e.identity, e.ambiguous) for e in events if isinstance(e, MatchEvent)} == {
+        ("Anna", ("Anna", "Bert")),
+        ("Bert", ("Bert", "Anna")),
+    }
+
+
+def test_a_look_alike_is_found_though_one_candidate_is_listed() -> None:
+    world = World(margin=0.1, top_k=1, unknown_frames=3)
+    (_, match) = world.show_often(3, {1: TWIN})
+    assert isinstance(match, MatchEvent)
+    assert [c.identity for c in match.candidates] == ["Anna", "Bert"] == list(match.ambiguous)
+
+
+# --- cameras that are apart ---
+
+
+class Cameras:
+    """Two live cameras of one DecideStage, on one clock."""
+
+    def __init__(self, *, live: bool = True, **config: object) -> None:
+        apart = {"apart": ((DOOR, YARD),), **config}
+        self.worlds = {name: World(camera=name, **apart) for name in (DOOR, YARD)}
+        self.stage = self.worlds[DOOR].stage
+        self.names = Names()
+        for name, world in self.worlds.items():
+            world.stage = self.stage
+            self.stage.begin(name, live=live)
+
+    def show(self, camera: str, seen: dict[int, Cosines | None], times: int = 1) -> list[AnyEvent]:
+        events = self.worlds[camera].show_often(times, seen)
+        for event in events:
+            self.names.hear(event)
+        return events
+
+    def skip(self, camera: str, frames: int) -> None:
+        """Time passes at a camera: 25 frames a second."""
+        self.worlds[camera].sequence += frames
+
+
+def where(events: list[AnyEvent]) -> list[tuple[str, str, str | None]]:
+    return [(e.camera, e.kind, e.identity) for e in events if isinstance(e, DecisionEvent)]
+
+
+def test_a_better_score_takes_a_name_from_a_camera_that_is_apart() -> None:
+    cameras = Cameras()
+    assert where(cameras.show(DOOR, {1: FAINT}, 4)) == [(DOOR, "match", "Anna")]
+    events = cameras.show(YARD, {1: ANNA}, 4)
+    assert where(events) == [(DOOR, "match.revised", None), (YARD, "match", "Anna")]
+    lost = events[1]
+    assert isinstance(lost, MatchRevised) and lost.cause == "camera"
+    assert lost.previous_identity == "Anna" and lost.frame == 3
+    # It is decided again with its next face, and is still outdone.
+    assert where(cameras.show(DOOR, {1: FAINT}, 30)) == []
+    assert cameras.stage.labels(DOOR)[1].identity is None
+
+
+def test_a_worse_score_does_not_get_a_name_that_is_held_elsewhere() -> None:
+    cameras = Cameras()
+    cameras.show(DOOR, {1: ANNA}, 4)
+    assert where(cameras.show(YARD, {1: FAINT}, 30)) == [(YARD, "unknown", None)]
+    # The next best that passes is given instead.
+    cameras.show(DOOR, {1: ANNA}, 30)
+    cameras.show(YARD, {2: (0.6, 0.55, 0.0)}, 4)
+    assert cameras.stage.labels(YARD)[2].identity == "Bert"
+
+
+def test_nearly_equal_scores_leave_a_name_where_it_is() -> None:
+    cameras = Cameras(margin=0.1)
+    cameras.show(DOOR, {1: (0.8, 0.0, 0.0)}, 4)
+    cameras.show(YARD, {1: (0.85, 0.0, 0.0)}, 30)
+    assert cameras.names.held == {(DOOR, 1): "Anna"}
+
+
+def test_who_had_the_time_to_walk_over_is_named_there() -> None:
+    cameras = Cameras()
+    cameras.show(DOOR, {1: ANNA}, 4)
+    cameras.skip(YARD, 3 + 26)  # more than a second after the last face at the door
+    cameras.show(YARD, {1: FAINT}, 4)
+    assert cameras.stage.labels(YARD)[1].identity == "Anna"
+
+
+def test_a_camera_that_lags_behind_is_judged_by_its_own_clock() -> None:
+    cameras = Cameras()
+    cameras.show(DOOR, {1: ANNA}, 100)
+    cameras.show(YARD, {1: FAINT}, 4)  # of the first moments; at the door she was there already
+    assert cameras.stage.labels(YARD)[1].identity is None
+
+
+def test_both_are_named_until_it_is_known_that_they_were_there_at_once() -> None:
+    cameras = Cameras()
+    cameras.show(DOOR, {1: ANNA}, 4)
+    cameras.skip(YARD, 60)
+    cameras.show(YARD, {1: FAINT}, 4)
+    assert len(cameras.names.held) == 2
+    # The door's camera lagged: its track is still in view at that time.
+    cameras.show(DOOR, {1: ANNA}, 70)
+    assert cameras.names.held == {(DOOR, 1): "Anna"}
+
+
+def test_who_was_elsewhere_while_somebody_was_in_view_is_not_them_afterwards() -> None:
+    cameras = Cameras()
+    cameras.show(DOOR, {1: ANNA}, 4)
+    cameras.show(YARD, {1: FAINT}, 4)
+    cameras.worlds[DOOR].end(1)
+    cameras.show(YARD, {1: FAINT}, 40)
+    assert cameras.stage.labels(YARD)[1].identity is None
+
+
+def test_at_its_end_a_better_track_takes_the_name_from_one_that_goes_on() -> None:
+    cameras = Cameras(unknown_frames=50)
+    cameras.show(DOOR, {1: (0.45, 0.0, 0.0)}, 9)
+    cameras.show(DOOR, {1: (0.99, 0.0, 0.0)}, 3)  # the next decision is due at the 13th
+    cameras.show(YARD, {1: FAINT}, 4)
+    assert cameras.names.held == {(YARD, 1): "Anna"}
+    assert told(cameras.worlds[DOOR].end(1)) == [(1, "sighting.ended", "Anna")]
+    (revised,) = (e for e in cameras.show(YARD, {1: FAINT}) if isinstance(e, MatchRevised))
+    assert (revised.identity, revised.cause) == (None, "camera")
+
+
+def test_recordings_are_not_held_to_be_apart() -> None:
+    cameras = Cameras(live=False)
+    cameras.show(DOOR, {1: ANNA}, 4)
+    cameras.show(YARD, {1: ANNA}, 4)
+    assert len(cameras.names.held) == 2
+
+
+def test_cameras_that_nobody_declared_are_not_held_to_be_apart() -> None:
+    cameras = Cameras(apart=())
+    cameras.show(DOOR, {1: ANNA}, 4)
+    cameras.show(YARD, {1: ANNA}, 4)
+    assert len(cameras.names.held) == 2
+
+
+def overlap(one: Sighting, other: Sighting) -> bool:
+    """Whether two were in view within a second of each other."""
+    begin = max(one.started.captured_at, other.started.captured_at)
+    return begin - min(one.seen.captured_at, other.seen.captured_at) <= 1.0
+
+
+MOVES = st.lists(
+    st.tuples(
+        st.sampled_from([DOOR, YARD]),
+        st.dictionaries(st.integers(1, 3), FACES.filter(lambda one: one is not None), max_size=2),
+        st.integers(1, 4),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(story=MOVES, margin=st.floats(0.0, 0.1), release=st.floats(0.0, 0.1))
+def test_nobody_is_named_in_two_cameras_that_are_apart_at_once(
+    story: list[tuple[str, dict[int, Cosines | None], int]], margin: float, release: float
+) -> None:
+    cameras = Cameras(margin=margin, release=release, unknown_frames=4)
+    for camera, seen, times in story:
+        for _ in range(times):
+            cameras.show(camera, seen)
+            other = YARD if camera == DOOR else DOOR
+            for one in (cameras.stage.sightings[camera][track] for track in seen):
+                assert not any(
+                    one.identity == two.identity and overlap(one, two)
+                    for two in cameras.stage.sightings.get(other, {}).values()
+                    if one.identity is not None
+                )
+            for name in (DOOR, YARD):
+                held = cameras.names.of(name)
+                assert len(held) == len(set(held))

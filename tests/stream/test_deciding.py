@@ -53,13 +53,20 @@ ANNA, STRANGER = np.eye(C, dtype=np.float32)[:2]
 class Told:
     """Deciding over a journal, and the works of one camera for it."""
 
-    def __init__(self, journal: Journal, card: Card, camera: str = "door") -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        card: Card,
+        camera: str = "door",
+        apart: tuple[tuple[str, ...], ...] = (),
+    ) -> None:
         self.journal = journal
         self.camera = camera
+        self.likeness = 1.0  # cosine of track 1 to Anna
         self.people: tuple[str, ...] = ("Anna",)
         config = Config(
             cameras=(CameraConfig("door", "clip.mp4"), CameraConfig("gate", "clip.mp4")),
-            match=MatchConfig(score="cosine", unknown_frames=100),
+            match=MatchConfig(score="cosine", unknown_frames=100, apart=apart),
         )
         numbers = DecisionNumbers(threshold=0.5, cosine_threshold=0.5)
         self.deciding = Deciding(
@@ -118,7 +125,8 @@ class Told:
 
     def _observe(self, frame: FrameRef, face: TrackedFace) -> Observation:
         style, box = np.zeros((0, 2), np.float32), np.array([1, 2, 3, 4], np.float32)
-        embedding = 3.0 * (ANNA if face.track == 1 else STRANGER)
+        anna = self.likeness * ANNA + np.sqrt(np.float32(1.0 - self.likeness**2)) * STRANGER
+        embedding = 3.0 * (anna if face.track == 1 else STRANGER)
         key = self.key(face.track)
         return Observation(key, frame, face.ordinal, embedding, 3.0, 0.5, style, box)
 
@@ -367,6 +375,28 @@ def test_a_killed_process_leaves_an_outline_of_whoever_a_live_camera_showed(
     again.show(3, times=4)
     again.end(3)
     assert journal.checkpoints() == {}
+
+
+def test_what_one_live_camera_takes_from_another_is_in_the_outline_of_the_other(
+    journal: Journal, card: Card
+) -> None:
+    door = Told(journal, card, apart=(("door", "gate"),))
+    door.begin("a1", live=True)
+    door.likeness = 0.8
+    door.show(1, times=4)
+    door.deciding.collect()
+    gate = Told(journal, card, "gate")
+    gate.deciding = door.deciding
+    gate.begin("b1", live=True)
+    gate.show(1, times=4)
+    told = [(e.kind, e.camera) for e in door.events() if isinstance(e, TrackEvent)]
+    assert told[-2:] == [("match.revised", "door"), ("match", "gate")]
+    again = Told(journal, card)  # killed here
+    again.begin("a2", live=True)
+    again.camera = "gate"
+    again.begin("b2", live=True)
+    ends = {e.camera: e.identity for e in door.events() if isinstance(e, SightingEnded)}
+    assert ends == {"door": None, "gate": "Anna"}
 
 
 def test_a_camera_may_change_from_live_to_recorded(journal: Journal, card: Card) -> None:
