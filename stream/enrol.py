@@ -1,248 +1,233 @@
-"""Enrolment: photos in, gallery samples out, every refusal with its reason in words.
+"""Enrolment: photos and clips in, gallery samples out, every refusal with its reason in words.
 
 A photo enrols one person. It is refused unless it shows exactly one face (people in the background,
-less than a third as tall as the nearest, do not count), tall enough and good enough. The same
-detector, alignment, embedder and quality source work here as on video.
+less than a third as tall as the nearest, do not count), tall enough and good enough, and like
+nobody else's in the gallery. The same detector, alignment, embedder and quality source work here
+as on video.
+
+Many photos are decoded ahead in a thread, found and described in batches, and stored in one
+transaction a batch: a photo is told when it is in the gallery, and an interrupted run, killed or
+not, is taken up by doing it again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
-import cv2
-import msgspec
 import numpy as np
 
 from .. import EnrolmentRefused, GalleryEmpty
 from ..configs.schema import EnrolConfig
-from ..models.align import eye_distance
 from ..models.inference import Image
-from ..models.photo import PhotoFace, describe_face, find_faces, tallest_face
+from ..models.photo import Described, PhotoFace, crop_face, describe_crops, find_faces_in
+from .enrol_admit import Admission, Offered
+from .enrol_faces import check_quality, choose_face
+from .enrol_photos import Loaded, Photo, ReadAhead, decode, find_photos, load_photo, read_bytes
+from .enrol_records import EnrolmentSummary, PhotoResult, Progress, Refusal, refused, shown
 from .gallery import Gallery
-from .gallery_records import normalise_name
+from .gallery_records import Change, normalise_name
 
 if TYPE_CHECKING:
     from ..models.pack import Pack
 
-BACKGROUND = 1 / 3
-"""Faces lower than this share of the tallest one count as people in the background."""
+BATCH = 32
+"""Photos in a batch: as many as an embedder takes at once."""
 
-SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
-
-
-class PhotoResult(msgspec.Struct, frozen=True):
-    """What became of one photo.
-
-    source: the photo as the user knows it (path below the folder). status: enrolled, known (the
-    same photo was enrolled before), or refused for `reason`. face_height in px of the photo and
-    quality in the pack's unit are None where nothing was measured.
-    """
-
-    source: str
-    identity: str
-    status: Literal["enrolled", "known", "refused"]
-    reason: str = ""
-    face_height: float | None = None
-    quality: float | None = None
+DETECTED = 8
+DETECTED_BYTES = 1 << 26
+"""Most photos, and bytes of them, in which faces are looked for together; at least one."""
 
 
-class EnrolmentSummary(msgspec.Struct, frozen=True):
-    """What became of a folder or of one photo, photo by photo in the order of their names."""
+class Waiting(NamedTuple):
+    """A photo, without its pixels, and the face that is to be described, if one was taken."""
 
-    path: str
-    results: tuple[PhotoResult, ...]
-
-    def count(self, status: Literal["enrolled", "known", "refused"]) -> int:
-        """How many photos ended so."""
-        return sum(result.status == status for result in self.results)
-
-    @property
-    def refusals(self) -> tuple[PhotoResult, ...]:
-        """The refused photos."""
-        return tuple(result for result in self.results if result.status == "refused")
-
-    def require_somebody(self) -> None:
-        """Raise GalleryEmpty, with the first reason, when not one photo is in the gallery."""
-        if len(self.refusals) == len(self.results):
-            first, count = self.refusals[0], len(self.results)
-            which = "the photo was" if count == 1 else f"all {count} photos were"
-            raise GalleryEmpty(
-                f"nobody was enrolled from {self.path}: {which} refused ({first.source}: "
-                f"{first.reason})"
-            )
-
-
-Progress = Callable[[int, int, PhotoResult], None]
-"""Called after each photo with how many are done, how many there are, and its result."""
+    loaded: Loaded
+    face: PhotoFace | None = None
+    crops: Mapping[str, Image] = MappingProxyType({})
 
 
 class Enroller:
     """Enrols photos into a gallery with a pack. Use it from one thread."""
 
-    def __init__(self, pack: Pack, gallery: Gallery, rules: EnrolConfig | None = None) -> None:
-        """Enrol into `gallery` with the networks of `pack`, under `rules`."""
+    def __init__(
+        self,
+        pack: Pack,
+        gallery: Gallery,
+        rules: EnrolConfig | None = None,
+        *,
+        batch: int = BATCH,
+    ) -> None:
+        """Enrol into `gallery` with the networks of `pack`, under `rules`.
+
+        batch: photos that are described together, and stored in one transaction.
+        """
         self._pack = pack
         self._gallery = gallery
         self._rules = rules or EnrolConfig()
+        self._batch = batch
+        self._admission = Admission(gallery, pack.card, self._rules)
         self._embedder = pack.card.checksum(pack.card.embedder.file)
 
     def enrol_photo(
-        self, name: str, photo: Image | str | Path, *, notes: str | None = None
+        self, name: str, photo: Image | str | Path, *, change: Change | None = None
     ) -> PhotoResult:
         """Enrol one photo of a person: a file, or (H, W, 3) uint8 BGR.
 
-        A file is turned upright as its EXIF says. Raises EnrolmentRefused with the reason in words,
-        and what the gallery and the networks raise.
+        A file is turned upright as its EXIF says. change: what is set for the person in the same
+        step. Raises EnrolmentRefused with the reason in words, and what the gallery and the
+        networks raise.
         """
+        self._admission.begin()
         name = normalise_name(name)
         if isinstance(photo, np.ndarray):
-            source, content = "(picture)", repr(photo.shape).encode() + photo.tobytes()
+            one = Photo(Path(), name, "(picture)", change)
+            content = repr(photo.shape).encode() + photo.tobytes()
         else:
-            source, content = _shown(Path(photo).name), _read(Path(photo))
+            one = Photo(Path(photo), name, shown(Path(photo).name), change)
+            content = read_bytes(one.path)
         digest = hashlib.sha256(content).hexdigest()
-        pack = self._pack.card.name
-        holder = self._gallery.holder(digest, pack=pack, embedder=self._embedder)
-        if holder == name and notes is None:
-            return PhotoResult(source, name, "known")
-        image = photo if isinstance(photo, np.ndarray) else _decode(content)
-        face = self._only_face(image)
-        described = describe_face(self._pack, image, face)
-        least = self._rules.least_quality
-        if least is not None and described.quality < least:
-            unit = self._pack.quality.unit
-            raise EnrolmentRefused(
-                f"quality {described.quality:.4g}, at least {least:.4g} needed ({unit})"
-            )
-        added = self._gallery.add_sample(
-            name,
-            described.embedding,
-            norm=described.norm,
-            quality=described.quality,
-            pack=pack,
-            embedder=self._embedder,
-            source=source,
-            digest=digest,
-            notes=notes,
-        )
-        status: Literal["enrolled", "known"] = "enrolled" if added else "known"
-        return PhotoResult(source, name, status, "", face.height, described.quality)
+        holder = self._find_holder(digest)
+        image = None
+        if holder is None:
+            image = photo if isinstance(photo, np.ndarray) else decode(content)
+        (result,) = self._store(self._detect([Loaded(one, digest, image, holder)]))
+        if result.status == "refused":
+            raise Refusal(result.cause or "unreadable", result.reason)
+        return result
 
     def enrol_folder(
         self,
         path: str | Path,
         *,
         name: str | None = None,
-        notes: str | None = None,
+        change: Change | None = None,
         progress: Progress | None = None,
     ) -> EnrolmentSummary:
-        """Enrol a folder of photos, or one photo, named as `photos_of` says.
+        """Enrol a folder of photos, or one photo, named as `photos_of` says; as `enrol_photos`.
 
-        Refusals do not stop it. Every photo is a transaction of its own: what was enrolled before
-        an interruption stays, and a second run skips it. Raises GalleryEmpty for a folder without
-        photos, EnrolmentRefused for a path that cannot be read; errors of the gallery and of the
-        networks end the run.
+        Raises GalleryEmpty for a folder without photos, EnrolmentRefused for a path that cannot be
+        read.
         """
         path = Path(path)
-        photos = list(photos_of(path, name))
+        photos = find_photos(path, name, change)
         if not photos:
             raise GalleryEmpty(
                 f"no photos in {path}: expected NAME.jpg files, or a folder of photos per person"
             )
-        results = []
-        for photo, person in photos:
-            source = _shown(photo.name if photo == path else str(photo.relative_to(path)))
-            try:
-                done = self.enrol_photo(person, photo, notes=notes)
-                result = msgspec.structs.replace(done, source=source)
-            except EnrolmentRefused as refusal:
-                result = PhotoResult(source, _shown(person), "refused", str(refusal))
-            results.append(result)
-            if progress is not None:
-                progress(len(results), len(photos), result)
-        return EnrolmentSummary(_shown(str(path)), tuple(results))
+        return EnrolmentSummary(shown(str(path)), tuple(self.enrol_photos(photos, progress)))
 
-    def _only_face(self, image: Image) -> PhotoFace:
-        """The face to enrol, in px of the photo. Raises EnrolmentRefused."""
-        faces = find_faces(self._pack.detector, image)
-        face = tallest_face(faces)
-        if face is None:
-            raise EnrolmentRefused("no face found")
-        heights = faces.boxes[:, 3] - faces.boxes[:, 1]
-        near = int((heights >= BACKGROUND * face.height).sum())
-        if near > 1 and not self._rules.largest:
-            raise EnrolmentRefused(
-                f"{near} faces: one is needed (crop the photo or pass --largest)"
-            )
-        least = self._rules.smallest_face
-        if face.height < least:
-            raise EnrolmentRefused(f"face {face.height:.0f} px tall, at least {least:.0f} needed")
-        apart = float(eye_distance(face.landmarks))
+    def enrol_photos(
+        self, photos: Sequence[Photo], progress: Progress | None = None
+    ) -> list[PhotoResult]:
+        """Enrol many photos, in their order; refusals do not stop it.
+
+        Every batch is one transaction, and are told to `progress` after it: what was told
+        stays, and a second run skips it. Errors of the gallery and of the networks end the run.
+        """
+        self._admission.begin()
+        results: list[PhotoResult] = []
+        with ReadAhead(photos, self._load) as loaded:
+            groups = map(self._detect, _in_groups(loaded))
+            for batch in _in_batches(groups, self._batch):
+                for result in self._store(batch):
+                    results.append(result)
+                    if progress is not None:
+                        progress(len(results), len(photos), result)
+        return results
+
+    def _load(self, photo: Photo) -> Loaded:
+        """Read a photo, if its name can be one. Runs in the reader's thread."""
+        try:
+            photo = photo._replace(name=normalise_name(photo.name))
+        except EnrolmentRefused as refusal:
+            return Loaded(photo._replace(name=shown(photo.name)), refusal=refusal)
+        return load_photo(photo, self._find_holder)
+
+    def _find_holder(self, digest: str) -> str | None:
+        return self._gallery.holder(digest, pack=self._pack.card.name, embedder=self._embedder)
+
+    def _detect(self, group: Sequence[Loaded]) -> list[Waiting]:
+        """Find the face of each photo, and cut it out."""
+        images = [one.image for one in group if one.image is not None]
+        found = iter(find_faces_in(self._pack.detector, images))
         least = self._pack.card.embedder.minimal_eye_distance
-        if apart < least:
-            raise EnrolmentRefused(
-                f"eyes {apart:.0f} px apart, at least {least:.0f} needed (too small or turned away)"
+        waiting = []
+        for loaded in group:
+            if loaded.image is None:
+                waiting.append(Waiting(loaded))
+                continue
+            try:
+                face = choose_face(next(found), self._rules, least)
+            except Refusal as refusal:
+                waiting.append(Waiting(loaded._replace(image=None, refusal=refusal)))
+                continue
+            crops = crop_face(self._pack, loaded.image, face)
+            waiting.append(Waiting(loaded._replace(image=None), face, crops))
+        return waiting
+
+    def _store(self, batch: Sequence[Waiting]) -> list[PhotoResult]:
+        """Describe the faces of a batch together and store them in one transaction."""
+        with_faces = [(i, one, one.face) for i, one in enumerate(batch) if one.face is not None]
+        described = self._describe([(one, face) for _, one, face in with_faces])
+        results: dict[int, PhotoResult] = {}
+        offered: dict[int, Offered] = {}
+        for (place, one, face), what in zip(with_faces, described, strict=True):
+            photo = one.loaded.photo
+            try:
+                check_quality(what.quality, self._rules, self._pack.quality.unit)
+            except Refusal as refusal:
+                results[place] = refused(photo.source, photo.name, refusal)
+                continue
+            measures = (what.embedding, what.norm, what.quality, face.height)
+            offered[place] = Offered(
+                photo.name, photo.source, one.loaded.digest, *measures, photo.change
             )
-        return face
+        results.update(zip(offered, self._admission.admit([*offered.values()]), strict=True))
+        return [results.get(place) or self._settle(one.loaded) for place, one in enumerate(batch)]
+
+    def _describe(self, faces: Sequence[tuple[Waiting, PhotoFace]]) -> list[Described]:
+        if not faces:
+            return []
+        crops = {
+            consumer: np.stack([one.crops[consumer] for one, _ in faces])
+            for consumer in self._pack.consumers
+        }
+        return describe_crops(self._pack, crops, [face for _, face in faces])
+
+    def _settle(self, loaded: Loaded) -> PhotoResult:
+        """What becomes of a photo whose face is not looked at."""
+        photo = loaded.photo
+        if loaded.refusal is not None:
+            return refused(photo.source, photo.name, loaded.refusal)
+        assert loaded.holder is not None  # nothing else is left
+        return self._admission.recognise(photo.name, photo.source, loaded.holder, photo.change)
 
 
-def photos_of(path: Path, name: str | None = None) -> Iterator[tuple[Path, str]]:
-    """Yield the photos of a path and whose they are, in the order of their names.
-
-        NAME.jpg            one photo, of the person the file is named after
-        FOLDER/NAME/*       every photo in a folder is of the person the folder is named after
-        FOLDER/NAME.jpg     one person per file
-        FOLDER/NAME#2.jpg   one more photo of NAME
-
-    With `name`, the photo or every photo directly in the folder is of that person. Hidden files are
-    left out; a folder where a photo should be is yielded, and refused as a photo. Raises
-    EnrolmentRefused where a folder cannot be read.
-    """
-    if not path.is_dir():
-        if not path.exists():
-            raise EnrolmentRefused(f"no photo or folder at {path}")
-        yield path, name or _person(path)
-        return
-    for entry in _list(path):
-        if name is not None or not entry.is_dir():
-            yield entry, name or _person(entry)
-        else:
-            yield from ((photo, entry.name) for photo in _list(entry))
+def _in_groups(loaded: Iterable[Loaded]) -> Iterator[list[Loaded]]:
+    """Photos in which faces are looked for together."""
+    group: list[Loaded] = []
+    size = 0
+    for one in loaded:
+        group.append(one)
+        size += 0 if one.image is None else one.image.nbytes
+        if len(group) == DETECTED or size >= DETECTED_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
-def _person(photo: Path) -> str:
-    return re.sub(r"#\d+$", "", photo.stem)
-
-
-def _list(folder: Path) -> list[Path]:
-    try:
-        found = sorted(folder.iterdir())
-    except OSError as error:
-        raise EnrolmentRefused(f"cannot read the folder {folder}: {error.strerror}") from error
-    return [p for p in found if not p.name.startswith(".") and p.name.lower() not in SYSTEM_FILES]
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise EnrolmentRefused(f"unreadable photo: {error.strerror}") from error
-
-
-def _decode(data: bytes) -> Image:
-    """The photo as (H, W, 3) uint8 BGR, upright as its EXIF says."""
-    try:
-        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error:  # more pixels than OpenCV takes
-        found = None
-    if found is None:
-        raise EnrolmentRefused("unreadable photo: expected a whole JPEG, PNG, WebP, BMP or TIFF")
-    return np.asarray(found, dtype=np.uint8)
-
-
-def _shown(text: str) -> str:
-    """A path or name as it can be printed: bytes that are no text become question marks."""
-    return text.encode(errors="replace").decode()
+def _in_batches(groups: Iterable[Sequence[Waiting]], size: int) -> Iterator[list[Waiting]]:
+    """Photos that are stored together, `size` and those of one more group at most."""
+    batch: list[Waiting] = []
+    for group in groups:
+        batch += group
+        if len(batch) >= size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

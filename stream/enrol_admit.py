@@ -14,16 +14,20 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtri
 
 from .. import EnrolmentRefused, GalleryError
 from ..configs.schema import EnrolConfig
-from ..models.card import Card
+from ..models.card import Card, DecisionSpec
 from .enrol_alike import Alike, LookAlikes, unit_rows
 from .enrol_records import PhotoResult, Refusal, refused
 from .gallery import Gallery
 from .gallery_records import Change, NewSample, normalise_name
 
 Floats = npt.NDArray[np.float32]
+
+CHANCE = 0.001
+"""How likely a stranger may look like somebody of the gallery."""
 
 
 class Offered(NamedTuple):
@@ -57,10 +61,25 @@ class Admission:
         self._expired: frozenset[str] = frozenset()
         self._same: dict[str, Alike] = {}
         """New names that turned out to be somebody else's in this run."""
+        self._changed: set[str] = set()
+        """For whom `Offered.change` was set in this run: once is enough."""
 
     def begin(self) -> None:
         """A new run: what was said of names in the one before is forgotten."""
         self._same.clear()
+        self._changed.clear()
+
+    def recognise(
+        self, name: str, source: str, holder: str, change: Change | None = None
+    ) -> PhotoResult:
+        """What becomes of a photo that is in the gallery already, as `holder`."""
+        if holder != name and self._rules.duplicates != "merge":
+            reason = f"duplicate photo: already enrolled as {holder}"
+            return PhotoResult(source, name, "refused", reason, cause="duplicate photo")
+        if change is not None and holder == name and name not in self._changed:
+            self._gallery.edit(name, change)
+            self._changed.add(name)
+        return PhotoResult(source, holder, "known")
 
     def admit(self, offered: Sequence[Offered]) -> list[PhotoResult]:
         """Judge faces in their order, each with those before it in the gallery, and store them.
@@ -75,13 +94,17 @@ class Admission:
         holders = self._gallery.holders([one.digest for one in offered], **self._key)
         results: list[PhotoResult] = []
         for place, one in enumerate(offered):
+            holder = holders.get(one.digest)
+            if holder is not None:
+                results.append(self.recognise(one.name, one.source, holder, one.change))
+                continue
             try:
-                result = self._judge(one, *compared.nearest(place, one.name), holders)
+                result = self._judge(one, *compared.nearest(place, one.name), people.people)
             except Refusal as refusal:
-                result = refused(one.source, one.name, refusal)
-            if result.status == "enrolled":
-                compared.add(place, result.identity, one.quality)
-                holders[one.digest] = result.identity
+                results.append(refused(one.source, one.name, refusal))
+                continue
+            compared.add(place, result.identity, one.quality)
+            holders[one.digest] = result.identity
             results.append(result)
         return self._store(offered, results)
 
@@ -102,21 +125,16 @@ class Admission:
         return self._people
 
     def _judge(
-        self, one: Offered, own: float | None, other: Alike | None, holders: dict[str, str]
+        self, one: Offered, own: float | None, other: Alike | None, people: int
     ) -> PhotoResult:
-        """What becomes of a face: own is its score with its name, other whom else it is like.
+        """As whom a face is enrolled: own is its score with its name, other whom else it is like,
+        of so many people.
 
         Raises Refusal.
         """
         name, remark = one.name, ""
-        merged = self._same.get(name) if self._rules.duplicates == "merge" else None
-        holder = holders.get(one.digest)
-        if holder is not None and holder not in (name, merged and merged.name):
-            raise Refusal("duplicate photo", f"duplicate photo: already enrolled as {holder}")
-        line = self._line()
-        if holder is not None:
-            name = holder
-        elif own is None and name in self._same:
+        line = self._line(people)
+        if own is None and name in self._same:
             name, remark = self._resolve(name, self._same[name], "an earlier face of theirs ")
         elif line is not None and other is not None and other.score >= line:
             if own is None:
@@ -128,16 +146,9 @@ class Admission:
                 f"unlike the faces of {name} enrolled before ({own:.2f}): enrol another person of "
                 "that name under another one"
             )
-        if holder is None:
-            self._check_validity(name)
-        return PhotoResult(
-            one.source,
-            name,
-            "enrolled" if holder is None else "known",
-            face_height=one.face_height,
-            quality=one.quality,
-            remark=remark,
-        )
+        self._check_validity(name)
+        height, quality = one.face_height, one.quality
+        return PhotoResult(one.source, name, "enrolled", "", height, quality, remark=remark)
 
     def _resolve(self, name: str, other: Alike, who: str) -> tuple[str, str]:
         """As whom a new person's face is enrolled that looks like somebody else, and a remark."""
@@ -163,11 +174,11 @@ class Admission:
             f"{words}: enrol it as {other.name}, or with --duplicates add as {name}",
         )
 
-    def _line(self) -> float | None:
-        """The cosine from which on a face looks like somebody; None where the card has none."""
+    def _line(self, people: int) -> float | None:
+        """The cosine from which on a face looks like one of so many; None where nobody says."""
         if self._rules.duplicate_score is not None:
             return self._rules.duplicate_score
-        return None if self._card.decision is None else self._card.decision.cosine_threshold
+        return duplicate_score(self._card.decision, people)
 
     def _is_odd(self, own: float) -> bool:
         """Whether a face is less like its own person than strangers are on average."""
@@ -188,28 +199,50 @@ class Admission:
 
     def _store(self, offered: Sequence[Offered], results: list[PhotoResult]) -> list[PhotoResult]:
         """Put all that are taken into the gallery; what it refuses is refused."""
-        wanted = [
-            place
-            for place, (one, result) in enumerate(zip(offered, results, strict=True))
-            if result.status == "enrolled"
-            or (result.status == "known" and one.change is not None and result.identity == one.name)
-        ]
-        if not wanted:
+        taken = [place for place, result in enumerate(results) if result.status == "enrolled"]
+        if not taken:
             return results
-        self._version = -1  # unless the gallery takes all that were added to the look-alikes
-        new = [_sample(offered[place], results[place].identity) for place in wanted]
+        new = [self._sample(offered[place], results[place].identity) for place in taken]
+        self._version = -1  # until the gallery has taken all that the look-alikes hold
         answers = self._gallery.add_samples(new, **self._key)
-        sound = True
-        for place, answer in zip(wanted, answers, strict=True):
+        for place, answer in zip(taken, answers, strict=True):
             one = results[place]
-            sound = sound and answer is (one.status == "enrolled")
             if isinstance(answer, EnrolmentRefused):
                 results[place] = refused(one.source, offered[place].name, answer, "duplicate photo")
             elif not answer:
                 results[place] = msgspec.structs.replace(one, status="known")
-        if sound:
+        if all(answer is True for answer in answers):
             self._version = self._gallery.version()
+        self._changed |= {one.identity for one in new if one.change is not None}
         return results
+
+    def _sample(self, one: Offered, identity: str) -> NewSample:
+        # What was to be said of a new person is not said of the one they are merged into.
+        wanted = identity == one.name and identity not in self._changed
+        return NewSample(
+            identity=identity,
+            embedding=one.embedding,
+            norm=one.norm,
+            quality=one.quality,
+            source=one.source,
+            digest=one.digest,
+            change=one.change if wanted else None,
+        )
+
+
+def duplicate_score(decision: DecisionSpec | None, people: int) -> float | None:
+    """The cosine from which on a new face looks like one of so many people of a gallery.
+
+    The pack's threshold is made for one pair of people: the larger the gallery, the likelier one of
+    them reaches it by chance. So it is raised until a stranger reaches it with CHANCE at most, by
+    the normal that fits the upper tail of different people's cosines: 1 - Phi(z)^G = CHANCE. None
+    without a fitted decision.
+    """
+    if decision is None:
+        return None
+    z = float(ndtri((1.0 - CHANCE) ** (1.0 / max(people, 1))))
+    chance = decision.impostor_cosine_centre + z * decision.impostor_cosine_spread
+    return max(decision.cosine_threshold, chance)
 
 
 def enrol_template(
@@ -255,16 +288,3 @@ def enrol_template(
     if result.status == "refused":
         raise Refusal(result.cause or "duplicate photo", result.reason)
     return result
-
-
-def _sample(one: Offered, identity: str) -> NewSample:
-    return NewSample(
-        identity=identity,
-        embedding=one.embedding,
-        norm=one.norm,
-        quality=one.quality,
-        source=one.source,
-        digest=one.digest,
-        # What was to be said of a new person is not said of the one they are merged into.
-        change=one.change if identity == one.name else None,
-    )

@@ -18,7 +18,8 @@ from ..models.ida import Anchors
 from ..models.pack import Pack, open_pack
 from ..stream.access import Access
 from ..stream.aggregate import AggregateStage
-from ..stream.enrol import Enroller, EnrolmentSummary
+from ..stream.enrol import Enroller
+from ..stream.enrol_records import EnrolmentSummary
 from ..stream.gallery import Gallery
 from ..stream.journal import Journal
 from ..stream.known import KnownPeople

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 import typer
@@ -17,7 +17,7 @@ from ..configs.paths import gallery_path
 from ..configs.schema import EnrolConfig
 
 if TYPE_CHECKING:
-    from ..stream.enrol import EnrolmentSummary, PhotoResult
+    from ..stream.enrol_records import EnrolmentSummary, PhotoResult
 
 MARKS = {"enrolled": "green", "known": "dim", "refused": "yellow"}
 
@@ -43,6 +43,13 @@ def enroll(
     least_quality: float | None = typer.Option(
         None, help="Refuse faces of a lower quality, in the pack's unit; default: none is refused."
     ),
+    duplicates: Annotated[
+        Literal["refuse", "merge", "add"],
+        typer.Option(help="What becomes of a new person who looks like somebody in the gallery."),
+    ] = "refuse",
+    duplicate_score: float | None = typer.Option(
+        None, help="Cosine from which on a face looks like somebody; default: the pack's."
+    ),
     note: str | None = typer.Option(None, help="Free text kept with everybody enrolled here."),
     json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
@@ -58,22 +65,23 @@ def enroll(
     from ..models.pack import open_pack
     from ..stream.enrol import Enroller
     from ..stream.gallery import Gallery
-    from .build import anchors_of
+    from ..stream.gallery_records import Change
+    from .build import measure_people
 
     if not path.exists():
         raise EnrolmentRefused(f"no photo or folder at {path}")
     # The pack first: without it no empty gallery is made.
     models = open_pack(pack)
-    rules = EnrolConfig(smallest_face, least_quality, largest)
+    rules = EnrolConfig(smallest_face, least_quality, largest, duplicates, duplicate_score)
+    change = None if note is None else Change(notes=note)
     with Gallery.open(gallery or gallery_path(), create=True) as store:
         enroller = Enroller(models, store, rules)
         with Progress(console=Console(stderr=True), transient=True, disable=json) as bar:
             task = bar.add_task("enrolling", total=None)
-            summary = enroller.enrol_folder(path, name=name, notes=note, progress=_Show(bar, task))
-        embedder = models.card.checksum(models.card.embedder.file)
-        for density in (anchors_of(models), models.learned):
-            if density is not None:
-                store.measure(models.card.name, embedder, density)
+            summary = enroller.enrol_folder(
+                path, name=name, change=change, progress=_Show(bar, task)
+            )
+        measure_people(store, models)
         place, version = store.place, store.version()
     if json:
         typer.echo(msgspec.json.encode(_report(summary, place, version)))

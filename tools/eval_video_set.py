@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import ConfigError, FacestreamError, SourceCorrupt, SourceMissing
 from ..configs.schema import CameraConfig
-from ..stream.enrol import photos_of
+from ..stream.enrol_photos import photos_of
 from ..stream.images import SUFFIXES
 from ..stream.source import open_source
 from .report_record import Bad

@@ -7,6 +7,9 @@ find a face that touches the edge of the picture. The last tests use real faces 
 
 from __future__ import annotations
 
+import hashlib
+import re
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,17 +20,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from facestream import EnrolmentRefused, GalleryEmpty
+from facestream import EnrolmentRefused, GalleryEmpty, GalleryError
 from facestream.configs.schema import EnrolConfig
 from facestream.models.align import warp
 from facestream.models.inference import AlignTemplate, Embedded, FaceBoxes, Floats, Image
-from facestream.stream.enrol import (
-    Enroller,
-    PhotoResult,
-    find_faces,
-    photos_of,
-)
+from facestream.models.photo import find_faces
+from facestream.stream import enrol_photos
+from facestream.stream.enrol import Enroller
+from facestream.stream.enrol_photos import Loaded, Photo, ReadAhead, photos_of
+from facestream.stream.enrol_records import PhotoResult
 from facestream.stream.gallery import Gallery
+from facestream.stream.gallery_records import Change
 
 BLUE = (230, 60, 40)
 LANDMARKS = np.array([[0.3, 0.35], [0.7, 0.35], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
@@ -93,7 +96,9 @@ class Sharpness:
 def pack() -> Any:
     """The pack of this file; only what enrolment reads of a real one."""
     embedder = SimpleNamespace(file="net", minimal_eye_distance=10.0)
-    card = SimpleNamespace(name="blocks", checksum={"net": "a" * 64}.get, embedder=embedder)
+    card = SimpleNamespace(
+        name="blocks", checksum={"net": "a" * 64}.get, embedder=embedder, decision=None
+    )
     return SimpleNamespace(
         card=card,
         detector=BlueBlocks(),
@@ -140,7 +145,7 @@ def save(path: Path, image: Image) -> Path:
 
 def test_a_good_photo_is_enrolled(pack: Any, gallery: Gallery, tmp_path: Path) -> None:
     path = save(tmp_path / "anna.png", photo(face(1)))
-    result = Enroller(pack, gallery).enrol_photo(" Anna ", path, notes="day shift")
+    result = Enroller(pack, gallery).enrol_photo(" Anna ", path, change=Change(notes="day shift"))
     assert (result.source, result.identity, result.status) == ("anna.png", "Anna", "enrolled")
     assert result.face_height == 100
     assert result.quality is not None and result.quality > 1
@@ -311,7 +316,7 @@ def test_a_folder_is_enrolled_photo_by_photo(pack: Any, gallery: Gallery, tmp_pa
 
     seen: list[tuple[int, int, PhotoResult]] = []
     summary = Enroller(pack, gallery).enrol_folder(
-        tmp_path, notes="2026", progress=lambda *step: seen.append(step)
+        tmp_path, change=Change(notes="2026"), progress=lambda *step: seen.append(step)
     )
     assert [(r.source, r.identity, r.status) for r in summary.results] == [
         ("Anna/1.png", "Anna", "enrolled"),
@@ -337,21 +342,114 @@ def test_a_folder_is_enrolled_photo_by_photo(pack: Any, gallery: Gallery, tmp_pa
 def test_a_second_run_finishes_an_interrupted_one(
     pack: Any, gallery: Gallery, tmp_path: Path
 ) -> None:
-    for person in range(4):
-        save(tmp_path / f"P{person}.png", photo(face(person)))
+    for person in range(12):
+        save(tmp_path / f"P{person:02}.png", photo(face(person)))
 
     def stop(done: int, total: int, result: PhotoResult) -> None:
-        if done == 2:
+        if done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Enroller(pack, gallery).enrol_folder(tmp_path, progress=stop)
-    assert gallery.version() == 2
-    summary = Enroller(pack, gallery).enrol_folder(tmp_path)
-    assert (summary.count("known"), summary.count("enrolled")) == (2, 2)
-    again = Enroller(pack, gallery).enrol_folder(tmp_path)
+        Enroller(pack, gallery, batch=8).enrol_folder(tmp_path, progress=stop)
+    assert gallery.version() == 1  # a batch is one change, and was stored before it was told
+    enroller = Enroller(pack, gallery)
+    pack.detector.seen.clear()
+    summary = enroller.enrol_folder(tmp_path)
+    assert (summary.count("known"), summary.count("enrolled")) == (8, 4)
+    assert len(pack.detector.seen) == 4
+    again = enroller.enrol_folder(tmp_path)
     again.require_somebody()
-    assert gallery.version() == 4
+    assert again.count("known") == 12
+    assert gallery.version() == 2
+
+
+def test_batches_give_what_single_photos_give(pack: Any, gallery: Gallery, tmp_path: Path) -> None:
+    for person in range(7):
+        save(tmp_path / f"P{person}.png", photo(face(person, side=60 + 20 * person)))
+    save(tmp_path / "P3#2.png", photo(face(3), face(9)))
+    summary = Enroller(pack, gallery, batch=3).enrol_folder(tmp_path)
+    with Gallery.temporary() as single:
+        enroller = Enroller(pack, single)
+        for one in summary.results:
+            if one.status == "enrolled":
+                assert enroller.enrol_photo(one.identity, tmp_path / one.source) == one
+        first, second = (g.templates("blocks", "a" * 64) for g in (single, gallery))
+        assert first.names == second.names
+        np.testing.assert_allclose(first.vectors, second.vectors, atol=1e-6)
+
+
+def test_an_error_of_the_gallery_ends_the_run_and_what_was_told_stays(
+    pack: Any, gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for person in range(12):
+        save(tmp_path / f"P{person:02}.png", photo(face(person)))
+    told: list[PhotoResult] = []
+    add = gallery.add_samples
+    holder = gallery.holder
+
+    def full(*new: Any, **key: Any) -> Any:
+        if told:
+            raise GalleryError("the disk of the gallery is full")
+        return add(*new, **key)
+
+    monkeypatch.setattr(gallery, "add_samples", full)
+    enroller = Enroller(pack, gallery, batch=8)
+    with pytest.raises(GalleryError, match="disk of the gallery is full"):
+        enroller.enrol_folder(tmp_path, progress=lambda done, total, one: told.append(one))
+    assert len(told) == 8 == len(gallery.identities())
+
+    def lost(digest: str, **key: Any) -> str | None:
+        if digest == hashlib.sha256((tmp_path / "P09.png").read_bytes()).hexdigest():
+            raise GalleryError("the server went away")
+        return holder(digest, **key)
+
+    monkeypatch.setattr(gallery, "add_samples", add)
+    monkeypatch.setattr(gallery, "holder", lost)
+    with pytest.raises(GalleryError, match="the server went away"):  # in the thread that reads
+        enroller.enrol_folder(tmp_path)
+    monkeypatch.setattr(gallery, "holder", holder)
+    assert enroller.enrol_folder(tmp_path).count("known") == 8
+
+
+def test_large_photos_are_not_read_far_ahead(tmp_path: Path) -> None:
+    image = np.zeros((100, 100, 3), np.uint8)
+    photos = [Photo(tmp_path / str(i), "A", str(i)) for i in range(50)]
+    most = enrol_photos.AHEAD_BYTES // image.nbytes
+    read: list[str] = []
+
+    def load(one: Photo) -> Loaded:
+        read.append(one.source)
+        large = np.lib.stride_tricks.as_strided(
+            image, (most // 3, *image.shape), (0, *image.strides)
+        )
+        return Loaded(one, image=large)
+
+    with ReadAhead(photos, load) as loaded:
+        for count, one in enumerate(loaded):
+            assert one.photo is photos[count]
+            time.sleep(0.001)
+            assert len(read) <= count + 6
+    with ReadAhead(photos, load) as loaded:
+        assert next(iter(loaded)).photo is photos[0]  # whoever stops early waits for nobody
+
+
+def test_two_folders_of_one_person_are_told_apart_by_policy(
+    pack: Any, gallery: Gallery, tmp_path: Path
+) -> None:
+    pack.card.decision = SimpleNamespace(
+        cosine_threshold=0.995, impostor_cosine_centre=0.9, impostor_cosine_spread=0.0005
+    )
+    save(tmp_path / "Anna" / "1.png", photo(face(1)))
+    save(tmp_path / "Bob" / "1.png", photo(face(2)))
+    save(tmp_path / "Maria" / "1.png", photo(face(1, side=120)))
+    summary = Enroller(pack, gallery).enrol_folder(tmp_path)
+    (refusal,) = summary.refusals
+    assert refusal.source == "Maria/1.png"
+    assert re.match(r"looks like Anna at (0.99|1.00): merge, add or refuse", refusal.reason)
+    assert summary.causes == {"looks like somebody else": 1}
+    for _ in range(2):  # the second run knows what the first one merged
+        Enroller(pack, gallery, EnrolConfig(duplicates="merge")).enrol_folder(tmp_path)
+        assert [(i.name, i.samples) for i in gallery.identities()] == [("Anna", 2), ("Bob", 1)]
 
 
 def test_a_folder_without_anybody_is_an_error(pack: Any, gallery: Gallery, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from facestream import EnrolmentRefused, GalleryError
 from facestream.configs.schema import EnrolConfig
-from facestream.stream.enrol_admit import Admission, Offered, enrol_template
+from facestream.models.search import false_positive_probability
+from facestream.stream.enrol_admit import Admission, Offered, duplicate_score, enrol_template
 from facestream.stream.enrol_records import PhotoResult
 from facestream.stream.gallery import Gallery
 from facestream.stream.gallery_records import Change
@@ -192,6 +193,20 @@ def test_embeddings_of_another_length_are_an_error_and_nothing_is_lost(gallery: 
     with pytest.raises(GalleryError, match="have 4 numbers, got 3"):
         admit(gallery, offer("Bob", np.ones(3, np.float32), 2))
     assert people(gallery) == {"ANNA": 1}
+
+
+def test_the_line_rises_with_the_gallery() -> None:
+    numbers: Any = SimpleNamespace(
+        cosine_threshold=0.39, impostor_cosine_centre=0.0, impostor_cosine_spread=0.12
+    )
+    assert duplicate_score(None, 5) is None
+    assert duplicate_score(numbers, 0) == duplicate_score(numbers, 1) == 0.39
+    lines = [duplicate_score(numbers, people) or 0.0 for people in (100, 10_000, 1_000_000)]
+    # Phi(4.265)^100 and Phi(5.199)^10,000 are 0.999.
+    np.testing.assert_allclose(lines, [4.265 * 0.12, 5.199 * 0.12, 5.998 * 0.12], atol=1e-3)
+    for people, line in zip((100, 10_000, 1_000_000), lines, strict=True):
+        chance = false_positive_probability(line, people, 0.0, 0.12)
+        assert float(chance) == pytest.approx(0.001, rel=1e-6)
 
 
 # Templates

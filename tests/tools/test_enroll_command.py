@@ -70,6 +70,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         checksum={"net": "a" * 64}.get,
         embedder=SimpleNamespace(file="net", minimal_eye_distance=0.0),
         ida=SimpleNamespace(anchor_version="v1", k=2, tau=1.0),
+        decision=None,
     )
     small = SimpleNamespace(
         card=card,
