@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 
 from .. import ConfigError
-from .schema import CameraConfig, Config, Range
+from .schema import CameraConfig, Config, MatchConfig, Range
 from .topology import check_topology
 
 CAMERA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -115,6 +115,7 @@ def check(config: Config) -> None:
             )
         seen[camera.name] = index
     _check_apart(config)
+    _check_promise(config.match)
     check_topology(config)
 
 
@@ -150,6 +151,22 @@ def _check_apart(config: Config) -> None:
                 near = difflib.get_close_matches(name, names, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
                 raise ConfigError(f"{key} names {_shown(name)}, which is no camera; {hint}")
+
+
+def _check_promise(match: MatchConfig) -> None:
+    given = [
+        key
+        for key in ("threshold", "target_fpir", "alerts_per_week")
+        if getattr(match, key) is not None
+    ]
+    if len(given) > 1:
+        raise ConfigError(
+            f"expected one of match.{' and match.'.join(given)}: each of them sets the threshold"
+        )
+    if match.unknown_tracks_per_week is not None and match.alerts_per_week is None:
+        raise ConfigError(
+            "match.unknown_tracks_per_week goes with match.alerts_per_week, which is not set"
+        )
 
 
 def _leaves(annotation: Any, value: Any, key: str) -> Iterator[tuple[str, Any, Any]]:

@@ -142,7 +142,16 @@ class MatchConfig:
     """Deciding who it is."""
 
     threshold: float | None = None
-    """Smallest IDA score, in cosine units, that names somebody; null takes the pack's own."""
+    """Smallest score that names somebody, whatever is promised below; null fits it to the gallery,
+    and takes the pack's own where it carries nothing to fit to."""
+    target_fpir: Annotated[float, Range(above=0, most=0.5)] | None = None
+    """Share of unknown people's tracks that may be named: the threshold is fitted to the gallery to
+    keep it. null takes 0.01, or what alerts_per_week comes to."""
+    alerts_per_week: Annotated[float, Range(above=0)] | None = None
+    """Instead: false alerts per camera and week."""
+    unknown_tracks_per_week: Annotated[float, Range(above=0)] | None = None
+    """Unknown people's tracks per camera and week, by which alerts become a share; null counts them
+    while cameras are live."""
     top_k: Count = 3
     """Candidates listed with a decision."""
     least_frames: Count = 3
@@ -221,17 +230,6 @@ class PublishConfig:
     """The oldest events are deleted when all of them together are larger; null sets no limit."""
 
 
-@dataclass(frozen=True)
-class AccessConfig:
-    """Who may connect to tcp sockets."""
-
-    keys: str = ""
-    """Folder of CURVE keys; empty takes keys/ in the user's data folder. Once `facestream keys new`
-    has made one there, every tcp socket asks for a key."""
-    listen_without_keys: bool = False
-    """Listen beyond loopback without keys: everybody who reaches the port can read who was seen."""
-
-
 Policy = Literal["none", "unknown", "all"]
 
 
@@ -254,6 +252,17 @@ class SightingsConfig:
     """Their templates are deleted sooner; null keeps them as long as the sighting."""
     crop_days: Annotated[float, Range(above=0)] | None = 7.0
     """The same of their pictures."""
+
+
+@dataclass(frozen=True)
+class AccessConfig:
+    """Who may connect to tcp sockets."""
+
+    keys: str = ""
+    """Folder of CURVE keys; empty takes keys/ in the user's data folder. Once `facestream keys new`
+    has made one there, every tcp socket asks for a key."""
+    listen_without_keys: bool = False
+    """Listen beyond loopback without keys: everybody who reaches the port can read who was seen."""
 
 
 @dataclass(frozen=True)

@@ -259,3 +259,21 @@ def test_a_range_says_itself_in_words() -> None:
     assert str(Range(least=1)) == "1 or more" and 1 in Range(least=1)
     assert str(Range(above=0)) == "above 0" and 0 not in Range(above=0)
     assert str(Range(0, 1)) == "0 to 1" and 1 in Range(0, 1) and 1.01 not in Range(0, 1)
+
+
+def test_one_thing_sets_the_threshold():
+    def read(**match: float) -> Config:
+        return from_mapping({**with_camera(), "match": match})
+
+    assert read(target_fpir=0.001).match.target_fpir == 0.001
+    assert read(alerts_per_week=1, unknown_tracks_per_week=900).match.alerts_per_week == 1
+    with pytest.raises(ConfigError, match=r"one of match\.threshold and match\.target_fpir"):
+        read(threshold=0.4, target_fpir=0.01)
+    with pytest.raises(ConfigError, match=r"one of match\.target_fpir and match\.alerts_per_week"):
+        read(target_fpir=0.01, alerts_per_week=1)
+    with pytest.raises(ConfigError, match=r"goes with match\.alerts_per_week, which is not set"):
+        read(unknown_tracks_per_week=900)
+    with pytest.raises(
+        ConfigError, match=r"target_fpir must be above 0 and at most 0\.5, got 0\.0"
+    ):
+        read(target_fpir=0.0)
