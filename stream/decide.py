@@ -184,6 +184,7 @@ class DecideStage:
                 sighting.identity,
                 sighting.announced != "nothing",
                 best.score if best is not None else None,
+                sighting.ambiguous,
             )
         return labels
 

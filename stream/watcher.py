@@ -30,11 +30,15 @@ class SourceInfo(NamedTuple):
 
 
 class Label(NamedTuple):
-    """What to write beside a face now: identity None means unknown if decided, else undecided."""
+    """What to write beside a face now: identity None means unknown if decided, else undecided.
+
+    ambiguous: all whom it might be, where that is in doubt.
+    """
 
     identity: str | None
     decided: bool
     score: float | None
+    ambiguous: tuple[str, ...] = ()
 
 
 class Watcher(Protocol):

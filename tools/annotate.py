@@ -141,7 +141,8 @@ def text_of(label: Label) -> str:
     """What stands beside a face: "Ada 0.612", "unknown", or nothing while undecided."""
     if label.identity is None:
         return "unknown" if label.decided else ""
-    name = label.identity if len(label.identity) <= 24 else label.identity[:23] + "…"
+    name = " or ".join(label.ambiguous) or label.identity
+    name = name if len(name) <= 24 else name[:23] + "…"
     return name if label.score is None else f"{name} {label.score:.3f}"
 
 

@@ -50,6 +50,7 @@ class Sighting:
     began: datetime
     state: State = "undecided"
     identity: str | None = None
+    ambiguous: tuple[str, ...] = ()
     score: float | None = None
     cosine: float | None = None
     threshold: float | None = None
@@ -66,8 +67,10 @@ class Sighting:
 
     @property
     def who(self) -> str:
-        """The name, or the state in words where there is none."""
-        return self.identity if self.identity is not None else self.state
+        """The name, or all that it might be; the state in words where there is none."""
+        if self.identity is None:
+            return self.state
+        return " or ".join(self.ambiguous) or self.identity
 
     @property
     def seconds(self) -> float:
@@ -133,6 +136,7 @@ def _decide(sighting: Sighting, event: DecisionEvent) -> None:
     """Copy a decision into its sighting."""
     sighting.identity = event.identity
     sighting.state = "unknown" if event.identity is None else "matched"
+    sighting.ambiguous = event.ambiguous
     sighting.score, sighting.cosine = event.score, event.cosine
     sighting.threshold, sighting.target_fpir = event.threshold, event.target_fpir
     sighting.false_positive_probability = event.false_positive_probability

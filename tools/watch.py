@@ -35,6 +35,12 @@ STYLES = {
     "camera.state": "dim",
     "system": "dim",
 }
+CAUSES = {
+    "frames": "",
+    "track": " (seen on another track now)",
+    "camera": " (seen by another camera)",
+    "gallery": " (the gallery changed)",
+}
 KIND_WIDTH = max(map(len, KINDS))
 
 
@@ -157,9 +163,11 @@ def _words(event: AnyEvent) -> str:
         return f"{event.state}{f': {event.detail}' if event.detail else ''}"
     if not isinstance(event, DecisionEvent):
         return "somebody is in view"
-    words = event.identity if event.identity is not None else "nobody in the gallery"
+    name = " or ".join(event.ambiguous) or event.identity
+    words = name if name is not None else "nobody in the gallery"
     if isinstance(event, MatchRevised):
-        words = f"{event.previous_identity or 'unknown'} -> {event.identity or 'unknown'}"
+        before, now = event.previous_identity or "unknown", name or "unknown"
+        words = f"{before} -> {now}{CAUSES[event.cause]}"
     if isinstance(event, SightingEnded):
         if event.identity is None:
             words = event.reason

@@ -152,6 +152,7 @@ def test_labels_make_room_for_each_other() -> None:
 def test_texts() -> None:
     assert annotate.text_of(Label("Ada", True, 0.614)) == "Ada 0.614"
     assert annotate.text_of(Label("A" * 99, True, 0.614)) == "A" * 23 + "… 0.614"
+    assert annotate.text_of(Label("Ada", True, 0.614, ("Ada", "Bo"))) == "Ada or Bo 0.614"
     assert annotate.text_of(Label(None, True, 0.2)) == "unknown"
     assert annotate.text_of(Label(None, False, None)) == ""
 

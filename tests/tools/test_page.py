@@ -87,7 +87,9 @@ def template(pts: float) -> Template:
     return Template(unit, 12, 0.1, 0.4, 0.8, evidence)
 
 
-def run_story(page: ReportPage, name: str = "Ada", live: bool = False) -> None:
+def run_story(
+    page: ReportPage, name: str = "Ada", live: bool = False, ambiguous: tuple[str, ...] = ()
+) -> None:
     """Track 1 is undecided for a second, then `name`; track 2 stays unknown."""
     page.source(SourceInfo("cam1", "/home/ada/lobby.mp4", live, 320, 240, 25.0, 100, 4.0))
     image = np.zeros((240, 320, 3), np.uint8)
@@ -105,6 +107,7 @@ def run_story(page: ReportPage, name: str = "Ada", live: bool = False) -> None:
             "target_fpir": 0.01, "false_positive_probability": 0.002, "candidates": candidates,
             "frames": 12, "quality_min": 0.1, "quality_median": 0.4, "quality_max": 0.8,
             "evidence": (), "pack": "open", "gallery_version": 7,
+            "ambiguous": ambiguous if identity else (),
         }  # fmt: skip
 
     page.event(SightingStarted(**common(1, 0.2)), None)
@@ -151,6 +154,14 @@ def test_page_tells_the_story(tmp_path: Path) -> None:
         assert words in re.sub(r"\s+", " ", html.text.replace("\n", "")), words
     assert len(html.all("article")) == 2
     assert list(tmp_path.iterdir()) == [page.path]
+
+
+def test_look_alikes_are_shown_with_both_names(tmp_path: Path) -> None:
+    page = ReportPage(tmp_path)
+    run_story(page, ambiguous=("Ada", "Bo"))
+    text = parse(page.path).text
+    assert "Ada or Bo" in text
+    assert text.count("As much like Ada as like Bo: look before acting on a name.") == 1
 
 
 def test_timeline_shows_when_somebody_was_named(tmp_path: Path) -> None:

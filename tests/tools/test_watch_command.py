@@ -159,6 +159,14 @@ def test_markup_in_a_name_is_printed_as_it_is() -> None:
     assert "[red]ada[/red]" in format_event(renamed).plain
 
 
+def test_look_alikes_and_causes_are_told_in_words() -> None:
+    found = {event.kind: event for event in examples()}
+    twins = msgspec.structs.replace(found["match"], ambiguous=("ada", "grace"))
+    assert "  ada or grace  score 0.470" in format_event(twins).plain
+    moved = msgspec.structs.replace(found["match.revised"], identity=None, cause="track")
+    assert "ada -> unknown (seen on another track now)" in format_event(moved).plain
+
+
 def test_ctrl_c_ends_it_without_a_traceback_of_zeromq(endpoint: str) -> None:
     code = "import sys, typer\nfrom facestream.tools.watch import watch\ntyper.run(watch)"
     command = [sys.executable, "-X", "dev", "-c", code, endpoint]
