@@ -8,7 +8,8 @@ at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -174,14 +175,17 @@ def count_pairs(
     *,
     subjects: npt.ArrayLike | None = None,
     weights: npt.NDArray[np.number] | None = None,
+    score: Callable[[Labels, Labels], Floats] | None = None,
 ) -> PairCounter:
     """Score and count all pairs in two passes over `batches`: genuine pairs first.
 
     templates (T, C) float32, unit or zero rows. batches: read twice, so a list or an object that
     starts anew each time, not a generator. subjects (T,): identity 0..S - 1 of each template,
-    needed with weights (B, S) only.
+    needed with weights (B, S) only. score: of rows first, second (N,) to (N,) float32, in place of
+    their inner product.
     Raises ConfigError without genuine pairs or for a generator, RecordError as `score_pairs`.
     """
+    score = score or partial(score_pairs, templates)
     if iter(batches) is batches:
         raise ConfigError(
             "batches are read twice, got an iterator that can be read once: pass a list, or an "
@@ -197,7 +201,7 @@ def count_pairs(
         same = check_flags("same", batch.same, len(batch.first))
         first.append(np.asarray(batch.first)[same])
         second.append(np.asarray(batch.second)[same])
-        genuine.append(score_pairs(templates, first[-1], second[-1]))
+        genuine.append(score(first[-1], second[-1]))
     if not genuine:
         raise ConfigError("a ROC needs pairs, got none: check the pair list")
     counter = PairCounter(
@@ -208,7 +212,7 @@ def count_pairs(
     for batch in batches:
         different = ~np.asarray(batch.same).astype(np.bool_)
         a, b = np.asarray(batch.first)[different], np.asarray(batch.second)[different]
-        counter.add(score_pairs(templates, a, b), **_identities(subject_of, a, b))
+        counter.add(score(a, b), **_identities(subject_of, a, b))
     return counter
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from .. import ConfigError
 from ..models.feature_store import fingerprint_parts
 from .eval_ijb_lists import IjbFiles, find_files
+from .eval_ijb_live import check_live
 from .eval_ijb_measures import IjbChoices, Part, cluster_faces, identify_probes, verify_pairs
 from .eval_ijb_pictures import probe_examples
 from .eval_ijb_set import read_ijb
@@ -28,7 +29,11 @@ def evaluate_ijb(folder: Path, name: str | None, choices: IjbChoices, source: So
     bad: list[Bad] = []
     files = find_files(folder, name)
     _need_lists(files, choices.protocols)
-    chosen = read_ijb(files, choices.pooling, source, bad)
+    live = choices.live
+    reads_styles = live is not None and live.reads_styles
+    chosen = read_ijb(files, choices.pooling, source, bad, styles=reads_styles)
+    if live is not None:
+        check_live(live, chosen.store)
     measures = {"1:1": verify_pairs, "1:N": identify_probes, "clustering": cluster_faces}
     parts: list[Part] = [
         measures[protocol](chosen, choices, source.skip_bad, bad) for protocol in choices.protocols
@@ -47,7 +52,7 @@ def evaluate_ijb(folder: Path, name: str | None, choices: IjbChoices, source: So
         "ijb",
         f"{files.name.upper()}: {', '.join(choices.protocols)}",
         variant=[
-            f"templates: {choices.pooling.describe()}; score: cosine",
+            choices.words,
             *(line for part in parts for line in part.variant),
         ],
         data=Data(

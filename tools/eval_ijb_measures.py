@@ -10,7 +10,6 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from .. import ConfigError
-from ..models.identification import search_gallery
 from ..models.pairs import count_pairs
 from ..models.pooling import Pooling, Templates, unit_rows, weigh_images
 from ..models.scores import identity_weights
@@ -26,6 +25,7 @@ from .eval_identify import (
     need_disjoint,
 )
 from .eval_ijb_lists import PairFile, read_subjects, templates_of_pairs
+from .eval_ijb_live import Live, fuse_templates, pair_scorer, search
 from .eval_ijb_pictures import Telling, telling_probes
 from .eval_ijb_set import IjbSet, pool
 from .eval_progress import progress_bar
@@ -37,7 +37,11 @@ FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
 class IjbChoices(NamedTuple):
-    """The command's own options. most_faces: for clustering. pictures: put faces on the page."""
+    """The command's own options.
+
+    most_faces: for clustering. pictures: put faces on the page. live: a pack's own fusing and
+    scoring in place of pooling and cosine.
+    """
 
     protocols: tuple[str, ...]
     pooling: Pooling
@@ -46,6 +50,14 @@ class IjbChoices(NamedTuple):
     cluster: ClusterSettings
     most_faces: int
     pictures: bool = False
+    live: Live | None = None
+
+    @property
+    def words(self) -> str:
+        """How templates are made and compared."""
+        fused = self.live.aggregator if self.live else None
+        made = f"fused by {fused.name}, as live" if fused else self.pooling.describe()
+        return f"templates: {made}; score: {self.live.score if self.live else 'cosine'}"
 
 
 class Part(NamedTuple):
@@ -64,7 +76,7 @@ def verify_pairs(chosen: IjbSet, choices: IjbChoices, skip_bad: bool, bad: list[
     path = chosen.files.pairs
     assert path is not None  # the caller looked
     wanted = templates_of_pairs(path)
-    templates = pool(chosen, choices.pooling, wanted)
+    templates = make_templates(chosen, choices, wanted)
     note_missing(templates, path.name, skip_bad, bad)
     row_of = np.full(int(wanted.max(initial=0)) + 1, -1)
     row_of[wanted] = np.arange(len(wanted))
@@ -76,7 +88,14 @@ def verify_pairs(chosen: IjbSet, choices: IjbChoices, skip_bad: bool, bad: list[
         resamples, seed = choices.bootstrap
         weights = identity_weights(count, resamples, seed=seed)
     with progress_bar("scoring pairs", None):
-        counter = count_pairs(templates.vectors, pairs, subjects=subjects, weights=weights)
+        density = choices.live.density if choices.live else None
+        counter = count_pairs(
+            templates.vectors,
+            pairs,
+            subjects=subjects,
+            weights=weights,
+            score=None if density is None else pair_scorer(templates.vectors, density),
+        )
         roc, drawn = counter.roc(), list(counter.resampled())
     table, draws = pair_table(roc, drawn, choices.rule)
     variant = [f"TAR@FAR ({choices.rule})"]
@@ -87,6 +106,13 @@ def verify_pairs(chosen: IjbSet, choices: IjbChoices, skip_bad: bool, bad: list[
         )
     facts = {"templates": f"{len(wanted):,}", "pairs": f"{int(roc.genuine + roc.impostor):,}"}
     return Part([table], make_plots([(chosen.files.name, roc)]), draws, variant, facts)
+
+
+def make_templates(chosen: IjbSet, choices: IjbChoices, wanted: Integers) -> Templates:
+    """The templates of these ids, pooled as published or fused as live."""
+    if choices.live is not None and choices.live.aggregator is not None:
+        return fuse_templates(chosen, choices.live.aggregator, wanted)
+    return pool(chosen, choices.pooling, wanted)
 
 
 def pair_table(roc: Roc, drawn: Sequence[Roc], rule: Rule) -> tuple[Table, dict[str, Draws]]:
@@ -143,25 +169,26 @@ def identify_probes(chosen: IjbSet, choices: IjbChoices, skip_bad: bool, bad: li
     files, noted = chosen.files, bad if skip_bad else None
     assert files.probe is not None  # the caller looked
     ids, subjects = read_subjects(files.probe, noted)
-    probes = pool(chosen, choices.pooling, ids)
+    probes = make_templates(chosen, choices, ids)
     note_missing(probes, files.probe.name, skip_bad, bad)
     galleries: list[tuple[str, Templates, Integers]] = []
     for path in files.galleries:
         name = path.stem.rsplit("_", 1)[-1]
         ids, owners = read_subjects(path, noted)
-        templates = pool(chosen, choices.pooling, ids)
+        templates = make_templates(chosen, choices, ids)
         note_missing(templates, path.name, skip_bad, bad)
         galleries.append((name, templates, owners))
     need_disjoint([(name, owners) for name, _, owners in galleries], noted)
+    density = choices.live.density if choices.live else None
     with progress_bar("searching galleries", None):
         searches = [
-            Search(name, search_gallery(probes.vectors, subjects, templates.vectors, owners))
+            Search(name, search(probes.vectors, subjects, templates.vectors, owners, density))
             for name, templates, owners in galleries
         ]
         if len(galleries) > 1:
             joined = np.concatenate([templates.vectors for _, templates, _ in galleries])
             owners = np.concatenate([owners for _, _, owners in galleries])
-            ranks = search_gallery(probes.vectors, subjects, joined, owners)
+            ranks = search(probes.vectors, subjects, joined, owners, density)
             searches.append(Search("all galleries", ranks, closed_only=True))
     table, draws = measure_searches("1:N", searches, definition="ijb", bootstrap=choices.bootstrap)
     with_strangers = [one for one in searches if not one.closed_only]

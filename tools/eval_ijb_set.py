@@ -32,8 +32,13 @@ class IjbSet(NamedTuple):
     rows: Labels
 
 
-def read_ijb(files: IjbFiles, pooling: Pooling, source: Source, bad: list[Bad]) -> IjbSet:
-    """The set with its features. A face that cannot be used is listed in `bad` with --skip-bad."""
+def read_ijb(
+    files: IjbFiles, pooling: Pooling, source: Source, bad: list[Bad], *, styles: bool = False
+) -> IjbSet:
+    """The set with its features. A face that cannot be used is listed in `bad` with --skip-bad.
+
+    styles: with style statistics, which trained fusers read.
+    """
     noted = bad if source.skip_bad else None
     media = read_media(files.media, noted)
     if files.landmarks is None:
@@ -46,7 +51,7 @@ def read_ijb(files: IjbFiles, pooling: Pooling, source: Source, bad: list[Bad]) 
     points, scores = read_landmarks(files.landmarks, names.tolist(), noted)
     pictures = FolderPictures(files.pictures, names.tolist())
     faces = FaceSet(files.name, names.tolist(), pictures, "landmarks", points, scores)
-    store = features_of(faces, source, flip=pooling.add_flip)
+    store = features_of(faces, source, flip=pooling.add_flip, styles=styles)
     states = np.asarray(store.states)
     spoilt = np.isin(states, (State.UNREADABLE, State.NOT_FINITE))
     if spoilt.any():

@@ -92,6 +92,8 @@ def evaluate_ijba(folder: Path, choices: IjbChoices, source: Source) -> Result:
     folder: holds the splits and images/. Raises ConfigError for malformed or missing input, and
     what `open_pack` raises.
     """
+    if choices.live is not None:
+        raise ConfigError("--fuse and --score are for ijbb and ijbc: leave them out for ijba")
     bad: list[Bad] = []
     noted = bad if source.skip_bad else None
     pairs = read_verification(folder, noted) if "1:1" in choices.protocols else []

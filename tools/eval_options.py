@@ -64,6 +64,13 @@ OutputOption = Annotated[
 ]
 NoImagesOption = Annotated[bool, typer.Option("--no-images", help="Put no faces on the page.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+FuseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--fuse", help="mean, quality, learned or caface, as live; takes pooling's place."
+    ),
+]
+ScoreOption = Annotated[str, typer.Option("--score", help="cosine, or ida by the pack's anchors.")]
 RuleOption = Annotated[
     str,
     typer.Option(

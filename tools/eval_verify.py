@@ -110,11 +110,13 @@ def verify_sets(paths: Sequence[Path], choices: Choices, source: Source) -> Resu
     return Result(report, draws_by_key(measures), examples)
 
 
-def features_of(faces: FaceSet, source: Source, *, flip: bool) -> FeatureStore:
+def features_of(
+    faces: FaceSet, source: Source, *, flip: bool, styles: bool = False
+) -> FeatureStore:
     """The set's features: from --features as they are, else from its store, embedded if needed."""
     if source.features is not None:
         return open_features(faces, source.features, flip=flip)
-    return embed_faces(faces, source.embed_options(), flip=flip)
+    return embed_faces(faces, source.embed_options(), flip=flip, styles=styles)
 
 
 def data_fingerprint(stores: Sequence[FeatureStore]) -> str:

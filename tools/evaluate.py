@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from .eval_options import (
     BackendOption,
     ClusterOption,
     FeaturesOption,
+    FuseOption,
     HalfOption,
     JsonOption,
     NoImagesOption,
@@ -19,6 +21,7 @@ from .eval_options import (
     PackOption,
     ResamplesOption,
     RuleOption,
+    ScoreOption,
     SeedOption,
     SkipOption,
     Source,
@@ -101,6 +104,8 @@ def ijb(
     unit_media: Annotated[
         bool | None, typer.Option(help="Bring each medium's average to length 1.")
     ] = None,
+    fuse: FuseOption = None,
+    score: ScoreOption = "cosine",
     rule: RuleOption = "at_most",
     eps: Annotated[float, typer.Option(help="DBSCAN: cosine distance of neighbours.")] = 0.5,
     neighbours: Annotated[int, typer.Option(min=1, help="DBSCAN: neighbours of a core.")] = 2,
@@ -123,13 +128,14 @@ def ijb(
     from . import eval_ijba
     from .eval_cluster import ClusterSettings
     from .eval_ijb import PROTOCOLS, evaluate_ijb
+    from .eval_ijb_live import live_parts
     from .eval_ijb_measures import IjbChoices
     from .eval_output import finish
     from .eval_pooling import choose_pooling
     from .eval_verification import Bootstrap
 
-    usual = eval_ijba.USUAL if name == "ijba" else PROTOCOLS
-    offered = eval_ijba.PROTOCOLS if name == "ijba" else PROTOCOLS
+    own = (eval_ijba.USUAL, eval_ijba.PROTOCOLS)
+    usual, offered = own if name == "ijba" else (PROTOCOLS, PROTOCOLS)
     chosen = tuple(check_choice("--protocol", one, offered) for one in protocol or usual)
     steps = {
         "add_flip": flip,
@@ -140,19 +146,18 @@ def ijb(
     }
     choices = IjbChoices(
         chosen,
-        choose_pooling(pooling, steps),
+        choose_pooling(pooling, steps, fused=fuse is not None),
         check_choice("--rule", rule, ("at_most", "nearest")),  # type: ignore[arg-type]
         Bootstrap(resamples, seed),
         ClusterSettings(eps, neighbours, seed),
         most_faces,
         not no_images,
+        live_parts(pack, fuse, score),
     )
     source = Source(pack, backend, store, features, workers, half, skip_bad, cluster)
-    if name == "ijba":
-        result = eval_ijba.evaluate_ijba(folder, choices, source)
-    else:
-        result = evaluate_ijb(folder, name, choices, source)
-    finish(result, output, as_json=json)
+    ijba = name == "ijba"
+    run = eval_ijba.evaluate_ijba if ijba else partial(evaluate_ijb, name=name)
+    finish(run(folder, choices=choices, source=source), output, as_json=json)
 
 
 @app.command(epilog="Example: facestream evaluate crops simulated-medium crops --every 5")

@@ -15,12 +15,15 @@ from facestream import ConfigError, PullFailed
 from facestream.models.feature_store import (
     Compute,
     Features,
+    FeatureStore,
     State,
     StoreKey,
     StoreLayout,
     create_store,
     fill_store,
 )
+from facestream.models.ida import Anchors
+from facestream.models.mean_fusion import Mean
 from facestream.models.pack import Pack
 from facestream.models.pooling import POOLINGS, Pooling
 from facestream.models.pull import fetch_group_photo
@@ -34,6 +37,14 @@ from facestream.tools.eval_cluster import (
 )
 from facestream.tools.eval_ijb import evaluate_ijb
 from facestream.tools.eval_ijb_lists import PairFile, find_files, read_landmarks, read_media
+from facestream.tools.eval_ijb_live import (
+    Live,
+    check_live,
+    densities,
+    fuse_templates,
+    live_parts,
+    search,
+)
 from facestream.tools.eval_ijb_measures import IjbChoices, identify_probes, subjects_of_pairs
 from facestream.tools.eval_ijb_pictures import RIGHT, STRANGERS, WRONG
 from facestream.tools.eval_ijb_set import SelectedRows, pool, read_ijb
@@ -511,3 +522,97 @@ def test_whole_subjects_are_chosen_when_there_are_too_many_faces() -> None:
     assert len(choose_faces(subjects, 50)) == 50
     with pytest.raises(ConfigError, match="--most-faces"):
         choose_faces(subjects, 3)
+
+
+def live_of(made: Made, **parts: object) -> Live:
+    return Live(FeatureStore(made.store).key.pack, **parts)  # type: ignore[arg-type]
+
+
+def fused_by_hand(made: Made) -> dict[int, np.ndarray]:
+    """The plain mean of unit embeddings."""
+    wide = made.embeddings.astype(float)
+    units = wide / np.linalg.norm(wide, axis=1, keepdims=True)
+    sums = {int(t): units[made.templates == t].sum(axis=0) for t in np.unique(made.templates)}
+    return {template: one / np.linalg.norm(one) for template, one in sums.items()}
+
+
+def test_templates_are_fused_as_live_and_no_picture_is_mirrored(made: Made) -> None:
+    choices = CHOICES._replace(
+        protocols=("1:1", "1:N"),
+        pooling=choose_pooling("arcface", {}, fused=True),
+        live=live_of(made, aggregator=Mean(DIMENSION)),
+    )
+    result = evaluate_ijb(made.folder, None, choices, made.source())
+    templates = fused_by_hand(made)
+    scores = np.array([templates[a] @ templates[b] for a, b, _ in made.pairs])
+    same = made.pairs[:, 2].astype(bool)
+    expected = tar_at_most(scores[same], scores[~same], 0.01)
+    numbers = result.report.numbers()
+    assert numbers["1:1 / TAR@FAR=1e-2 / TAR"].value == pytest.approx(expected)
+    assert result.report.variant[0] == "templates: fused by mean, as live; score: cosine"
+    chosen = read_ijb(find_files(made.folder, None), choices.pooling, made.source(), [])
+    wanted = np.array([21, 5, 999])
+    one = fuse_templates(chosen, Mean(DIMENSION), wanted)
+    assert one.missing.tolist() == [False, True, True]
+    np.testing.assert_allclose(one.vectors[0], templates[21], atol=1e-6)
+
+
+def test_pairs_and_searches_are_aligned_by_ida(made: Made) -> None:
+    draw = np.random.default_rng(2)
+    rows = draw.normal(size=(40, DIMENSION))
+    units = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    anchors = Anchors(units, "made", k=5, tau=2.0)
+    live = live_of(made, density=anchors)
+    choices = CHOICES._replace(protocols=("1:1", "1:N"), live=live)
+    result = evaluate_ijb(made.folder, None, choices, made.source())
+    templates = plain_templates(made)
+    crowded = {
+        t: np.log(np.mean(np.exp(2.0 * np.sort(units @ one)[-5:]))) for t, one in templates.items()
+    }
+
+    def score(a: int, b: int) -> float:
+        shared = np.exp(2.0 * templates[a] @ templates[b])
+        dao = shared * (np.exp(-crowded[a]) + np.exp(-crowded[b])) / 5
+        return float((np.log(dao) + np.log(5 / 2)) / 2.0)
+
+    scores = np.array([score(a, b) for a, b, _ in made.pairs])
+    same = made.pairs[:, 2].astype(bool)
+    numbers = result.report.numbers()
+    for far, name in ((0.1, "1e-1"), (0.01, "1e-2")):
+        expected = tar_at_most(scores[same], scores[~same], far)
+        assert numbers[f"1:1 / TAR@FAR={name} / TAR"].value == pytest.approx(expected), far
+    assert "score: IDA (k 5, tau 2, made)" in result.report.variant[0]
+    gallery = {s: 10 * s + 1 for s in range(4)}
+    probes = np.stack([templates[t] for t in templates if t % 10 != 1]).astype(np.float32)
+    subjects = np.array([(t - 1) // 10 for t in templates if t % 10 != 1])
+    enrolled = np.stack([templates[t] for t in gallery.values()]).astype(np.float32)
+    found = search(probes, subjects, enrolled, np.array(list(gallery)), anchors)
+    tops = [max(gallery, key=lambda s, t=t: score(t, gallery[s])) for t in templates if t % 10 != 1]
+    mated = subjects < 4
+    np.testing.assert_array_equal(found.ranks[mated] == 1, (np.array(tops) == subjects)[mated])
+
+
+def test_a_missing_template_is_as_crowded_as_others_on_average() -> None:
+    units = np.eye(DIMENSION, dtype=np.float32)
+    vectors = np.concatenate([units[:2], np.zeros((1, DIMENSION), np.float32)])
+    anchors = Anchors(units, "made", k=2)
+    found = densities(vectors, anchors)
+    assert found[2] == pytest.approx(found[:2].mean())
+    assert (densities(vectors[2:], anchors) == 0).all()
+
+
+def test_fusing_needs_features_of_the_pack_and_no_pooling(made: Made) -> None:
+    with pytest.raises(ConfigError, match="name the pack of the features"):
+        check_live(Live("other 0", Mean(DIMENSION)), FeatureStore(made.store))
+    learned = live_parts("omz", "learned", "cosine")
+    assert learned is not None and learned.reads_styles
+    with pytest.raises(ConfigError, match="no style statistics"):
+        check_live(learned._replace(pack="made 0"), FeatureStore(made.store))
+    assert live_parts("omz", None, "cosine") is None
+    with pytest.raises(ConfigError, match="takes the place of pooling"):
+        choose_pooling("adaface", {}, fused=True)
+    with pytest.raises(ConfigError, match="--fuse must be"):
+        live_parts("omz", "nan", "cosine")
+    words = ["ijb", str(made.folder), "--set", "ijba", "--fuse", "mean"]
+    with pytest.raises(ConfigError, match="for ijbb and ijbc"):
+        CliRunner().invoke(app, words, catch_exceptions=False)
