@@ -20,6 +20,8 @@ from . import (
     models,
     node,
     run,
+    search,
+    sightings,
     simulate,
     train,
     watch,
@@ -38,6 +40,8 @@ app.command()(run.run)
 app.command()(node.node)
 app.command()(enroll.enroll)
 app.add_typer(gallery.app, name="gallery")
+app.command()(search.search)
+app.add_typer(sightings.app, name="sightings")
 app.add_typer(keys.app, name="keys")
 app.command()(watch.watch)
 app.add_typer(models.app, name="models")

@@ -23,6 +23,7 @@ from .gallery_text import (
     table,
 )
 from .gallery_text import show as show_text
+from .sightings_open import STORE, count_words, forget_erased
 
 if TYPE_CHECKING:
     from ..stream.gallery_records import Change, Details
@@ -132,10 +133,11 @@ def edit(
 def remove(
     name: str = NAME,
     place: str = PLACE,
+    sightings: str = STORE,
     yes: bool = typer.Option(False, "--yes", help="Do not ask."),
     json: bool = JSON,
 ) -> None:
-    """Remove a person: all embeddings go, also from the file; running matchers follow."""
+    """Remove a person: embeddings and sightings go, also from the file; running matchers follow."""
     with open_gallery(place) as gallery:
         person = gallery.show(name).identity
         question = f"Remove {person.name} ({photos(person.samples)}) from {gallery.place}?"
@@ -144,20 +146,24 @@ def remove(
             raise typer.Exit(1)
         samples = gallery.remove(person.name)
         version = gallery.version()
+        seen = forget_erased(gallery, sightings)
     if json:
-        echo({"removed": person.name, "samples": samples, "version": version})
+        answer = {"samples": samples, "sightings": seen, "version": version}
+        echo({"removed": person.name, **answer})
     else:
-        show_text(Text(f"removed {person.name} ({photos(samples)}), gallery version {version}"))
+        what = f"{photos(samples)}, {count_words(seen)}"
+        show_text(Text(f"removed {person.name} ({what}), gallery version {version}"))
 
 
 @app.command(epilog="Example: facestream gallery purge --json")
-def purge(place: str = PLACE, json: bool = JSON) -> None:
+def purge(place: str = PLACE, sightings: str = STORE, json: bool = JSON) -> None:
     """Erase everybody whose `keep-until` has passed, as `remove` does; for a daily timer."""
     with open_gallery(place) as gallery:
         names = gallery.purge()
         version = gallery.version()
+        seen = forget_erased(gallery, sightings)
     if json:
-        echo({"purged": names, "version": version})
+        echo({"purged": names, "sightings": seen, "version": version})
     else:
         for name in names:
             show_text(Text(f"erased {name}"))

@@ -91,7 +91,7 @@ def test_remove_asks_first(data: Path) -> None:
 
 def test_remove_for_scripts() -> None:
     answer = json.loads(call("remove", "Anna [Smith]", "--yes", "--json").stdout)
-    assert answer == {"removed": "Anna [Smith]", "samples": 2, "version": 5}
+    assert answer == {"removed": "Anna [Smith]", "samples": 2, "sightings": 0, "version": 5}
 
 
 def test_somebody_unknown_is_an_error_before_any_question() -> None:
@@ -172,7 +172,11 @@ def test_purge_erases_whose_time_is_over() -> None:
     assert "not matched: Bob was to be kept until 2020-01-01" in call("list").output
     shown = call("purge").output
     assert "erased Bob" in shown and "identities erased: 1, gallery version 6" in shown
-    assert json.loads(call("purge", "--json").stdout) == {"purged": [], "version": 6}
+    assert json.loads(call("purge", "--json").stdout) == {
+        "purged": [],
+        "sightings": 0,
+        "version": 6,
+    }
 
 
 def test_audit_tells_who_did_what_and_names_nobody_who_is_gone() -> None:
