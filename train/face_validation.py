@@ -53,7 +53,8 @@ class FaceValidation:
     ) -> None:
         """most: of the faces of the list, as `choose_rows` shares them; fmr of the tars.
 
-        Raises ConfigError for fewer than two identities, and what `LabelledFaces.read` raises.
+        Raises ConfigError for fewer than two identities, and what `LabelledFaces.read` raises, also
+        for pictures of the pairs.
         """
         if faces.classes < 2:
             raise ConfigError(
@@ -70,6 +71,9 @@ class FaceValidation:
             camera = camera_of(strength)
             self.views.append([film(x, g, camera) for x, g in zip(clean, drawn, strict=True)])
         self._pairs = list(pairs)
+        for one in self._pairs:  # a damaged picture is said now, not after the first steps
+            for row in range(2 * len(one.same)):
+                one.pictures.read(row)
         self.fingerprint = faces.fingerprint
         self.title = faces.title
 
