@@ -88,11 +88,15 @@ def caface(config: Config, out: Out, assets: Assets = None, install: Install = F
         _install(load_card(settings.pack), kind, exported, f"caface {config}", recipe)
 
 
-def fiqa(config: Config, out: Out, assets: Assets = None) -> None:
+def fiqa(config: Config, out: Out, assets: Assets = None, install: Install = False) -> None:
     """Train a quality head on a pack's own features, by label optimisation and transfer.
+
+    --install makes it the pack's source of quality: train its fusion heads anew afterwards.
 
     Example: facestream train fiqa fiqa-omz --assets ASSETS --out run
     """
+    from ..models.store import load_card
+
     module = recipe_module("fiqa")
     settings, text = read_training(FIQATraining, "fiqa", config)
     home = need_assets(assets)
@@ -102,6 +106,12 @@ def fiqa(config: Config, out: Out, assets: Assets = None) -> None:
     )
     recipe = module.fiqa_recipe(settings, training, validation)
     run_recipe("fiqa", recipe, settings.run, text, out)
+    if install:
+        exported = out / "export" / f"{settings.pack}.quality.npz"
+        _install(load_card(settings.pack), "quality", exported, f"fiqa {config}", recipe)
+        typer.echo(
+            "fusion heads of this pack read the quality: train them anew (facestream train caface)"
+        )
 
 
 RECIPES = (magface, cqa, caface, ida, fiqa, embedder)

@@ -14,14 +14,22 @@ from ..models.caface_head import load_head
 from ..models.card import Card, HeadSpec
 from ..models.card_file import replace_section
 from ..models.ida_learned import load_learned_density
+from ..models.quality_head import load_quality_head
 from ..models.scalar_fusion import load_scalar_head
 from ..models.store import written_whole
 
-Kind = Literal["density", "learned", "caface"]
+Kind = Literal["density", "learned", "caface", "quality"]
 _READ: dict[Kind, Callable[[Path], object]] = {
     "density": load_learned_density,
     "learned": load_scalar_head,
     "caface": load_head,
+    "quality": load_quality_head,
+}
+_SECTIONS: dict[Kind, str] = {
+    "density": "ida",
+    "learned": "fusion",
+    "caface": "fusion",
+    "quality": "quality",
 }
 
 
@@ -41,7 +49,8 @@ def install_head(card: Card, kind: Kind, exported: Path, origin: Provenance) -> 
     """Copy an exported network beside a card and name it there, under its own file name.
 
     kind: density (IDA-L, in the card's `ida`), or the aggregator that it is the head of (in
-    `fusion`). Which aggregator is used stays as the card says.
+    `fusion`). Which aggregator is used stays as the card says. quality: takes the place of the
+    card's source, since a pack has one.
     Raises ModelError for a density where there are no anchors, CorruptModelFile for a file that is
     not of the kind.
     """
@@ -60,9 +69,12 @@ def install_head(card: Card, kind: Kind, exported: Path, origin: Provenance) -> 
         origin.command,
         {name: round(value, 4) for name, value in origin.validation.items()},
     )
-    name = "learned" if kind == "density" else kind
-    section = card.ida if kind == "density" else card.fusion
-    changed = msgspec.to_builtins(section) | {name: msgspec.to_builtins(head)}
+    written = msgspec.to_builtins(head)
+    if kind == "quality":
+        changed = {"kind": "head", "head": written}
+    else:
+        section = msgspec.to_builtins(card.ida if kind == "density" else card.fusion)
+        changed = section | {"learned" if kind == "density" else kind: written}
     given = {key: value for key, value in changed.items() if value is not None}
-    replace_section(card.path, "ida" if kind == "density" else "fusion", given)
+    replace_section(card.path, _SECTIONS[kind], given)
     return target

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from facestream import CorruptModelFile, ModelError
 from facestream.models.caface_head import HeadSize, random_head, save_head
 from facestream.models.card import Card
 from facestream.models.card_file import read_card
 from facestream.models.ida_learned import LearnedDensity, save_learned_density
+from facestream.models.networks.feature_quality import FeatureQuality
+from facestream.models.quality_head import save_quality_head
 from facestream.models.store import CARDS
 from facestream.train.install import Provenance, install_head
 
@@ -67,6 +70,19 @@ def test_a_fusion_head_does_not_choose_the_aggregator(card: Card, tmp_path: Path
     assert written.ida == card.ida
 
 
+def test_a_quality_head_takes_the_place_of_the_source(card: Card, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = FeatureQuality(128, 192, hidden=4)
+    network.fit_scale(np.random.default_rng(0).normal(size=(9, 128 + 1 + 2 * 192)))
+    exported = tmp_path / "open.quality.npz"
+    save_quality_head(exported, network.export())
+    install_head(card, "quality", exported, ORIGIN)
+    written = read_card(card.path)
+    assert (card.quality.kind, written.quality.kind) == ("training_free", "head")
+    assert written.quality.head is not None and written.quality.head.file == exported.name
+    assert dataclasses.replace(written, quality=card.quality) == card
+
+
 def test_a_density_needs_anchors(card: Card, density: Path) -> None:
     before = card.path.read_bytes()
     with pytest.raises(ModelError, match="has no anchors"):
@@ -74,7 +90,7 @@ def test_a_density_needs_anchors(card: Card, density: Path) -> None:
     assert card.path.read_bytes() == before and not (card.folder / "mine.npz").exists()
 
 
-@pytest.mark.parametrize("kind", ["density", "learned", "caface"])
+@pytest.mark.parametrize("kind", ["density", "learned", "caface", "quality"])
 def test_a_file_of_another_kind_changes_nothing(card: Card, tmp_path: Path, kind: str) -> None:
     (tmp_path / "odd.npz").write_bytes(b"PK")
     before = card.path.read_bytes()
