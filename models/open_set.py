@@ -37,6 +37,10 @@ percentiles of 2.5 and 97.5 hold it 9 times of 10: so few people make percentile
 LEAST_PEOPLE = 20
 LEAST_TRACKS = 50
 RESAMPLES = 200
+LEAST_SEEN = 200
+"""Unknown tracks of a place that say more about it than what a pack carries."""
+MOST_STRETCH = 1.5
+"""By how much the spread of maxima is changed at the most by what was seen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +101,31 @@ class OpenSetFit:
         """
         power = self.power * identities / self.identities
         return replace(self, identities=identities, power=power)
+
+    def moved(self, shares: Doubles) -> OpenSetFit:
+        """The same, moved to unknown tracks that were seen where it is used.
+
+        shares (K,): what this fit says of the best score of each, `fpir`; were it right for them,
+        these would spread evenly over 0..1. Median and lower quartile of the maxima are brought to
+        theirs, and the form of the tail stays: the upper half of unknown tracks is not to be
+        trusted, since people are in it who are enrolled and were missed, and strangers who were
+        named are not. Fewer than LEAST_SEEN tracks move nothing.
+        """
+        if len(shares) < LEAST_SEEN:
+            return self
+        kept = np.clip(np.quantile(shares, (0.75, 0.5)), 1e-6, 1.0 - 1e-6)
+        low, middle = (self.threshold(float(share)) for share in kept)
+        own_low, own_middle = np.quantile(self.maxima, (0.25, 0.5))
+        spread = (middle - low) / max(float(own_middle - own_low), 1e-9)
+        factor = float(np.clip(spread, 1.0 / MOST_STRETCH, MOST_STRETCH))
+        shift = middle - factor * float(own_middle)
+        return replace(
+            self,
+            maxima=shift + factor * self.maxima,
+            bar=shift + factor * self.bar,
+            tails=self.tails * np.array([1.0, factor, 1.0]),
+            seen=len(shares),
+        )
 
     def _survival(self, score: float) -> Doubles:
         """P(M >= score) by the fit and by each resample (1 + B,)."""

@@ -1,0 +1,111 @@
+"""Pseudo-tracks of people kept apart for calibration, decided as a run decides real ones.
+
+A track goes through a few runs of degraded views of its person's pictures, frame by frame. What it
+is after each frame that calls for a decision (stream/decide.is_due), and at its end, is kept as a
+template: those are what strangers' scores are measured with.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .. import ConfigError
+from ..models.fusion import Aggregator, Floats, Members
+from ..models.open_set_tracks import StrangerTracks, join_decisions
+from ..stream.aggregate import Spread
+from ..stream.decide import is_due
+
+if TYPE_CHECKING:
+    from ..train.feature_bank import Bank
+
+View = tuple[int, int, int]
+Decision = tuple[Floats, int, float]
+LENGTHS = (4, 8, 16, 32)
+"""Observations of a pseudo-track, each as likely; fewer where a person has fewer views."""
+
+
+def person_of(name: str) -> str:
+    """Whose a picture of a bank is.
+
+    >>> person_of("london/005/probe_smiling"), person_of("sfhq/00017")
+    ('london/005', 'sfhq/00017')
+    """
+    return "/".join(name.split("/")[:2])
+
+
+def make_tracks(
+    bank: Bank,
+    owners: list[str],
+    aggregator: Aggregator,
+    *,
+    tracks: int,
+    seed: int,
+    least: int = 3,
+) -> StrangerTracks:
+    """`tracks` pseudo-tracks of each person of a bank, by an aggregator.
+
+    owners: whose each picture is. least: observations before the first decision. Tracks too short
+    for one are left out. Raises ConfigError when none is left.
+    """
+    names = sorted(set(owners))
+    people: list[int] = []
+    rows: list[int] = []
+    decisions: list[Decision] = []
+    for number, who in enumerate(names):
+        pictures = [place for place, owner in enumerate(owners) if owner == who]
+        for track in range(tracks):
+            draw = np.random.default_rng((seed, number, track))
+            views = _walk(bank, pictures, draw)
+            if len(views) < least:
+                continue
+            decided = decide_track(bank, views, aggregator, least)
+            rows += [len(people)] * len(decided)
+            people.append(number)
+            decisions += decided
+    if not people:
+        raise ConfigError("no pseudo-track has enough views with a face: bring other pictures")
+    vectors, frames, quality = join_decisions(decisions)
+    return StrangerTracks(
+        aggregator.name,
+        vectors,
+        np.array(rows, np.int64),
+        frames,
+        quality,
+        np.array(people, np.int64),
+    )
+
+
+def _walk(bank: Bank, pictures: list[int], draw: np.random.Generator) -> list[View]:
+    """The views (picture, run, frame) of one track, in order: run after run."""
+    runs = [(picture, run) for picture in pictures for run in range(bank.found.shape[1])]
+    length = int(draw.choice(LENGTHS))
+    views: list[View] = []
+    for place in draw.permutation(len(runs)):
+        picture, run = runs[place]
+        views += [(picture, run, int(f)) for f in np.flatnonzero(bank.found[picture, run])]
+    return views[:length]
+
+
+def decide_track(
+    bank: Bank, views: list[View], aggregator: Aggregator, least: int
+) -> list[Decision]:
+    """Template (C,), frames and median quality at each decision on a track of these views."""
+    state, spread, decided_at = aggregator.empty(), Spread(), 0
+    found: list[Decision] = []
+    for count, view in enumerate(views, 1):
+        embedding = bank.embeddings[view]
+        quality = bank.quality[view]
+        member = Members(
+            embedding[None],
+            np.array([np.linalg.norm(embedding)], np.float32),
+            np.array([quality], np.float32),
+            bank.styles[view][None],
+        )
+        state = aggregator.update(state, member)
+        spread.add(float(quality))
+        if is_due(count, decided_at, least) or count == len(views):
+            decided_at = count
+            found.append((aggregator.read(state), count, spread.median))
+    return found
