@@ -25,6 +25,7 @@ from . import gallery_transfer as transfer
 from . import gallery_write as writing
 from .gallery_archive import ImportSummary, read_archive, write_archive
 from .gallery_engine import Database, locate
+from .gallery_packs import GalleryPacks
 from .gallery_records import (
     AuditEntry,
     Change,
@@ -52,6 +53,8 @@ class Gallery:
     def __init__(self, database: Database) -> None:
         """Use `Gallery.open` or `Gallery.temporary`."""
         self._database = database
+        self.packs = GalleryPacks(database)
+        """The packs whose embeddings it holds: which is in use, and going over to another."""
 
     @classmethod
     def open(cls, place: str | Path, *, create: bool) -> Self:

@@ -108,11 +108,12 @@ class ArchivedWatchlist(msgspec.Struct, frozen=True):
 
 
 class People(msgspec.Struct, frozen=True):
-    """What people.json holds."""
+    """What people.json holds. in_use: the block of the pack that the gallery was matched with."""
 
     people: tuple[ArchivedPerson, ...]
     watchlists: tuple[ArchivedWatchlist, ...]
     blocks: tuple[Block, ...]
+    in_use: Index | None = None
 
 
 class Archive(msgspec.Struct, frozen=True):
@@ -271,6 +272,8 @@ def _check_rows(content: People, vectors: tuple[Floats, ...]) -> None:
         raise _Damaged("an embedding is nobody's")
     if len({(block.pack, block.embedder) for block in content.blocks}) != len(content.blocks):
         raise _Damaged("two blocks are of the same embedder")
+    if content.in_use is not None and content.in_use >= len(content.blocks):
+        raise _Damaged("the block in use is not there")
 
 
 def _check_people(content: People) -> None:

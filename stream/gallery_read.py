@@ -41,6 +41,12 @@ def read_version(connection: Connection) -> int:
     return int(connection.execute(select(state.c.version)).scalar_one())
 
 
+def read_in_use(connection: Connection) -> tuple[str, str] | None:
+    """The pack in use and the SHA-256 of its embedder; None as long as there is none."""
+    pack, embedder = connection.execute(select(state.c.pack, state.c.embedder)).one()
+    return (pack, embedder) if pack else None
+
+
 def find_holder(connection: Connection, digest: str, pack: str, embedder: str) -> str | None:
     """The name under which a photo is enrolled with this embedder, if any."""
     query = (
@@ -214,7 +220,7 @@ def read_roster(
     )
     if embedder is not None:
         query = query.where(embeddings.c.embedder == embedder)
-    version = read_version(connection)
+    version, used = read_version(connection), read_in_use(connection)
     found = connection.execute(everybody).all()
     people = tuple(Member(one.name, *_matched(*one[2:])) for one in found)
     rows = connection.execute(query).all()
@@ -225,7 +231,7 @@ def read_roster(
         )
     if not rows:
         nothing = np.zeros((0, 0), np.float32)
-        return Roster(version, people, np.zeros(0, np.intp), nothing, np.zeros(0))
+        return Roster(version, used, people, np.zeros(0, np.intp), nothing, np.zeros(0))
     raw = join_vectors([row.vector for row in rows])
     # The rows of one person stand together, people in the order they were enrolled.
     starts = [i for i, row in enumerate(rows) if i == 0 or rows[i - 1].id != row.id]
@@ -234,7 +240,7 @@ def read_roster(
     densities = np.array([kept.get(rows[i].id, np.nan) for i in starts])
     places = {one.id: place for place, one in enumerate(found)}
     owners = np.array([places[rows[i].id] for i in starts], np.intp)
-    return Roster(version, people, owners, vectors, densities)
+    return Roster(version, used, people, owners, vectors, densities)
 
 
 def _matched(begins: float | None, until: float | None, kept: float | None) -> tuple[float, float]:

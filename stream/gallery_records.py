@@ -92,12 +92,7 @@ class NewSample(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         """Raise EnrolmentRefused for a name, GalleryError for a vector that cannot be enrolled."""
         if normalise_name(self.identity) != self.identity:
             raise GalleryError(f"a name must be normalised (`normalise_name`), got {self.identity}")
-        vector = self.embedding
-        if vector.ndim != 1 or not np.isfinite(vector).all() or not vector.any():
-            raise GalleryError(
-                f"embedding must be (C,), finite and not zero, got {vector.shape} of length "
-                f"{np.linalg.norm(vector):g}"
-            )
+        check_vector(self.embedding)
         check_measures(self.norm, self.quality)
         for what in ("source", "digest"):
             check_line(what, getattr(self, what))
@@ -189,10 +184,12 @@ class Roster(NamedTuple):
     So a matcher that cannot reach the store still knows whom to stop matching, and when. people:
     everybody, P. owners: (T,) intp, ascending: the place in `people` of each of the T who have an
     embedding of the pack and whose time is not over. vectors: (T, C) float32, unit length; (0, 0)
-    when there are none. densities: (T,) float64, NaN where none is kept.
+    when there are none. densities: (T,) float64, NaN where none is kept. in_use: the pack that the
+    gallery is matched with and its embedder, None as long as there is none.
     """
 
     version: int
+    in_use: tuple[str, str] | None
     people: tuple[Member, ...]
     owners: npt.NDArray[np.intp]
     vectors: Floats
@@ -270,6 +267,15 @@ def one_line(text: str) -> str:
     """Text with a question mark for whatever cannot stand in one line."""
     kinds = ("Cc", "Cs", "Zl", "Zp")
     return "".join("?" if unicodedata.category(sign) in kinds else sign for sign in text)
+
+
+def check_vector(vector: Floats) -> None:
+    """Raise GalleryError for what cannot be an embedding."""
+    if vector.ndim != 1 or not np.isfinite(vector).all() or not vector.any():
+        raise GalleryError(
+            f"embedding must be (C,), finite and not zero, got {vector.shape} of length "
+            f"{np.linalg.norm(vector):g}"
+        )
 
 
 def check_measures(norm: float, quality: float) -> None:

@@ -5,7 +5,8 @@
     identity n--m watchlist (watchlist_member)
 
 A sample is a photo, known by the SHA-256 of its bytes; the photo itself is not stored. It has one
-embedding per embedder file, so that a gallery can serve several packs. A density is r of the
+embedding per embedder file, so that a gallery can hold several packs; `gallery_state` says which is
+in use. A density is r of the
 person's template (models/ida) by one version of anchors: computed once, gone when the template
 changes. The audit trail names people
 by `identity.uid` alone, which is random and never used again: once somebody is erased, it says of
@@ -30,7 +31,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest migration: what a gallery must be at for this code to use it."""
 
 REVISION_TABLE = "gallery_revision"
@@ -147,6 +148,8 @@ state = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("version", Integer, nullable=False),
+    Column("pack", String(NAME_LENGTH), nullable=False, server_default=""),
+    Column("embedder", String(64), nullable=False, server_default=""),
     CheckConstraint("id = 1", name="one_row"),
 )
 

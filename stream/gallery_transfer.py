@@ -21,10 +21,10 @@ from .gallery_archive import (
     ImportSummary,
     People,
 )
-from .gallery_read import read_identities, read_watchlists
+from .gallery_read import read_identities, read_in_use, read_watchlists
 from .gallery_records import day, one_line
 from .gallery_tables import audit, embeddings, identities, labels, members, samples, watchlists
-from .gallery_write import ERASING, check_dimension, lock, record
+from .gallery_write import ERASING, adopt, check_dimension, lock, record
 
 AT_ONCE = 1000
 """Rows or values per statement."""
@@ -66,7 +66,9 @@ def collect(connection: Connection) -> Archive:
         np.frombuffer(b"".join(rows[block]), "<f4").reshape(len(rows[block]), -1)
         for block in range(len(blocks))
     )
-    return Archive(People(people, lists, tuple(Block(*key) for key in blocks)), vectors)
+    used = read_in_use(connection)
+    in_use = None if used is None else blocks.get(used)
+    return Archive(People(people, lists, tuple(Block(*key) for key in blocks), in_use), vectors)
 
 
 def restore(connection: Connection, archive: Archive, *, skip: bool, erased: bool) -> ImportSummary:
@@ -91,6 +93,7 @@ def restore(connection: Connection, archive: Archive, *, skip: bool, erased: boo
     if chosen:
         _insert_people(connection, chosen)
         _insert_lists(connection, chosen, content.watchlists)
+        _adopt_block(connection, content)
         _insert_photos(connection, photos, archive)
         record(connection, "import", [person.id for person in chosen], "from an archive")
     names = {person.id: person.name for person in content.people}
@@ -133,6 +136,15 @@ def _clashes(connection: Connection, people: Sequence[ArchivedPerson]) -> Iterat
                     owner = owners[known[sample.digest]]
                     yield one.id, f"a photo of {one.name} is enrolled as {owner}"
                     break
+
+
+def _adopt_block(connection: Connection, content: People) -> None:
+    """Put the archive's pack in use in a gallery that has no embeddings yet."""
+    block = content.in_use
+    if block is None and len(content.blocks) == 1:
+        block = 0  # written before a gallery knew which is in use
+    if block is not None:
+        adopt(connection, content.blocks[block].pack, content.blocks[block].embedder)
 
 
 def _insert_people(connection: Connection, people: Sequence[ArchivedPerson]) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Table, delete, insert, select, update
 
 from .. import EnrolmentRefused, GalleryError
 from .gallery_density import forget
-from .gallery_read import find_person, read_identities, read_version
+from .gallery_read import find_person, read_identities, read_in_use, read_version
 from .gallery_records import (
     Change,
     NewSample,
@@ -56,7 +56,7 @@ def record(connection: Connection, action: str, people: Iterable[str], details: 
     """Raise the version, and say in the audit trail who did what to whom (ids; "" for nobody)."""
     version = read_version(connection) + 1
     connection.execute(update(state).values(version=version))
-    now, actor = time.time(), _actor()
+    now, actor = time.time(), actor_name()
     rows = [
         {
             "at": now,
@@ -328,10 +328,23 @@ def _add(
         created_at=now,
     )
     forget(connection, person, pack, embedder)
+    adopt(connection, pack, embedder)
     return uid, True
 
 
-def _actor() -> str:
+def adopt(connection: Connection, pack: str, embedder: str) -> None:
+    """Put a pack in use if none is: the one that somebody is enrolled with, if it is the only one.
+
+    An old gallery of several packs has none in use until somebody says which.
+    """
+    if read_in_use(connection) is not None:
+        return
+    others = (embeddings.c.pack != pack) | (embeddings.c.embedder != embedder)
+    if connection.execute(select(embeddings.c.id).where(others).limit(1)).first() is None:
+        connection.execute(update(state).values(pack=pack, embedder=embedder))
+
+
+def actor_name() -> str:
     """The user of this process by the system's list, whatever the environment says."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name

@@ -72,6 +72,7 @@ class KnownPeople:
         self._away = False
         self._asked_at: float | None = None
         self._coming: Roster | None = None
+        self._in_use: tuple[str, str] | None = None
         self._changes_at = math.inf
         self._computed: dict[bytes, float] = {}
         self.missing: tuple[str, ...] = ()
@@ -155,6 +156,19 @@ class KnownPeople:
             log.warning("people of version %d stay in use: %s", self._index[0], why)
         self._away = True
 
+    def _tell_pack(self, roster: Roster) -> None:
+        """Say once when the gallery is matched with another pack than this one."""
+        before, self._in_use = self._in_use, roster.in_use
+        if roster.in_use in (None, before, (self._pack, self._embedder)):
+            return
+        pack = roster.in_use[0] if roster.in_use is not None else ""
+        other = f"another file of pack {pack}" if pack == self._pack else f"pack {pack}"
+        log.warning(
+            "the gallery is matched with %s; this program goes on with the embeddings of pack %s: "
+            "start it again with models.pack=auto to go over",
+            *(other, self._pack),
+        )
+
     def _read(self) -> Roster:
         roster = self._gallery.roster(
             self._pack, self._embedder, model=self._anchors, now=self._read_at
@@ -194,6 +208,7 @@ class KnownPeople:
             anchors=self._anchors,
             densities=templates.densities,
         )
+        self._tell_pack(roster)
         for name in sorted(set(templates.expired) - set(self.expired)):
             log.warning("%s is outside the validity set for them, and is not recognised", name)
         self.missing, self.expired = templates.missing, templates.expired
