@@ -1,0 +1,201 @@
+"""A gallery searched on several machines: its rows lie in actors of a Ray cluster, merged exactly.
+
+Ray lives in a process of its own (stream/search_lead), a child of this one: Ray ends the process it
+is in when the cluster's head is lost, takes over signals and writes to the terminal.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import tempfile
+import threading
+import weakref
+from collections.abc import Mapping
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import ConfigError, FacestreamError, GalleryError, RecordError
+from ..models.fusion import Doubles, Floats
+from ..models.ida import DensityModel, check_unit_rows
+from ..models.search import Hit
+from ..models.search_rows import Precision
+from .search_lead import Order, Piece, Search, lead
+
+CONNECT_SECONDS = 60.0
+"""How long a cluster may take to answer."""
+END_SECONDS = 10.0
+"""How long the child may take to leave the cluster."""
+
+
+class ShardedIndex:
+    """As `SearchIndex`, its rows spread over the nodes of a Ray cluster; close it when done.
+
+    Every node finds its own k best, with float64 scores, so that the best of those are the k best
+    of all. The rows of an actor that dies, or whose node does, go to the others, and the search
+    that met it is done again. Safe to share between threads, which then take turns.
+    """
+
+    def __init__(
+        self,
+        vectors: Floats,
+        owners: npt.NDArray[np.integer],
+        *,
+        address: str,
+        anchors: DensityModel | None = None,
+        densities: npt.NDArray[np.floating] | None = None,
+        precision: Precision = "float32",
+        patience: float = CONNECT_SECONDS,
+    ) -> None:
+        """Arguments as of `SearchIndex`. address: HOST:PORT of the cluster's head.
+
+        This machine must be a node of the cluster, and every node have this version of facestream.
+        The rows stay on this machine too, in a temporary file without a name.
+        patience: seconds in which the cluster must answer.
+        Raises RecordError for wrong arrays; ConfigError when ray is not installed, no cluster
+        answers there or a node has another version; GalleryError when the cluster is lost.
+        """
+        if vectors.ndim != 2 or vectors.dtype != np.float32 or owners.shape != (len(vectors),):
+            raise RecordError(
+                "vectors must be (G, C) float32 and owners (G,), "
+                f"got {vectors.shape} {vectors.dtype} and {owners.shape}"
+            )
+        check_unit_rows("gallery vectors", vectors)
+        _require_ray()
+        _require_listener(address, patience)
+        if densities is None and anchors is not None:
+            densities = anchors.density(vectors)
+        self.dimension = vectors.shape[1]
+        self.anchors = anchors
+        self.identities = len(np.unique(owners))
+        """How many identities have at least one vector."""
+        self._lock = threading.Lock()
+        context = get_context("spawn")
+        self._link, there = context.Pipe()
+        folder = Path(tempfile.mkdtemp(prefix="facestream-"))  # for this user alone
+        measured = np.zeros(len(vectors)) if densities is None else densities
+        for name, array in zip(Piece._fields, (vectors, owners, measured), strict=True):
+            np.save(folder / f"{name}.npy", array)
+        order = Order(address, folder, anchors, precision)
+        self._child = context.Process(target=lead, args=(there, order), daemon=True)
+        self._child.start()
+        there.close()
+        self._end = weakref.finalize(self, _end, self._link, self._child, folder)
+        try:
+            if not self._link.poll(patience):
+                raise unreachable(address, f"nothing answered within {patience:g} s")
+            self._receive()  # connected
+            self._receive()  # the rows are where they belong
+        except BaseException:
+            self.close()
+            raise
+
+    def search(
+        self,
+        probes: Floats,
+        k: int,
+        *,
+        by: Literal["ida", "cosine"] = "ida",
+        densities: Doubles | None = None,
+    ) -> list[tuple[Hit, ...]]:
+        """As `SearchIndex.search`; raises GalleryError when the cluster is lost."""
+        if probes.ndim != 2 or probes.shape[1] != self.dimension or k < 1:
+            raise RecordError(
+                f"probes must be (Q, {self.dimension}) and k >= 1, got {probes.shape} and k = {k}"
+            )
+        check_unit_rows("probes", probes)
+        if not self.identities or not len(probes):
+            return [()] * len(probes)
+        if self.anchors is not None and by == "ida" and densities is None:
+            densities = self.anchors.density(probes)  # once, so that all nodes have the same
+        found: list[tuple[Hit, ...]] = self._ask(Search(probes, densities, k, by))
+        return found
+
+    def placement(self) -> Mapping[str, int]:
+        """How many rows lie on each node, by the node's name in Ray."""
+        placed: Mapping[str, int] = self._ask(None)
+        return placed
+
+    @property
+    def method(self) -> str:
+        """How it is searched, in words."""
+        placed = self.placement()
+        rows = ", ".join(f"{count:,}" for count in placed.values())
+        return f"exact, on {len(placed)} nodes of a Ray cluster ({rows} vectors)"
+
+    def close(self) -> None:
+        """End the actors and the child."""
+        self._end()
+
+    def _ask(self, question: Search | None) -> Any:
+        with self._lock:
+            try:
+                self._link.send(question)
+            except OSError as error:
+                raise _lost(self._child, str(error)) from None
+            return self._receive()
+
+    def _receive(self) -> Any:
+        try:
+            answer = self._link.recv()
+        except (EOFError, OSError):
+            self._child.join(END_SECONDS)
+            raise _lost(self._child, f"exit code {self._child.exitcode}") from None
+        if isinstance(answer, FacestreamError):
+            raise answer
+        return answer
+
+
+def _end(link: Connection, child: BaseProcess, folder: Path) -> None:
+    link.close()
+    child.join(END_SECONDS)
+    child.kill()  # does nothing where it has ended
+    child.join()
+    for name in os.listdir(folder) if folder.is_dir() else ():
+        (folder / name).unlink()
+    if folder.is_dir():
+        folder.rmdir()
+
+
+def _lost(child: BaseProcess, why: str) -> GalleryError:
+    return GalleryError(
+        f"the connection to the Ray cluster that holds the gallery was lost ({why}): look at its "
+        "nodes (ray status) and start again, or leave match.cluster empty to search here"
+    )
+
+
+def _require_ray() -> None:
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError(
+            "match.cluster needs Ray, which is not installed: pip install 'facestream[cluster]' "
+            "here and on every node"
+        )
+
+
+def _require_listener(address: str, patience: float) -> None:
+    """Raise ConfigError unless something listens there: Ray itself waits for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        raise ConfigError(
+            f"match.cluster must be HOST:PORT of a running cluster's head, got {address!r}: take "
+            "what `ray start --head` prints"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), patience).close()
+    except (OSError, OverflowError) as error:
+        raise unreachable(address, str(error)) from None
+
+
+def unreachable(address: str, why: str) -> ConfigError:
+    """No cluster can be joined."""
+    return ConfigError(
+        f"match.cluster {address}: no Ray cluster can be joined there ({why}): check the address, "
+        f"and that this machine is one of its nodes (ray start --address={address})"
+    )
