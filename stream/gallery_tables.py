@@ -6,12 +6,11 @@
 
 A sample is a photo, known by the SHA-256 of its bytes; the photo itself is not stored. It has one
 embedding per embedder file, so that a gallery can hold several packs; `gallery_state` says which is
-in use. A density is r of the
-person's template (models/ida) by one version of anchors: computed once, gone when the template
-changes. The audit trail names people
-by `identity.uid` alone, which is random and never used again: once somebody is erased, it says of
-whom no more. The database itself refuses to change or delete its rows. Times are seconds since 1970
-(UTC), as everywhere in facestream.
+in use. A density is r of the person's template (models/ida) by one version of anchors: computed
+once, gone when the template changes. The audit trail names people by `identity.uid` alone, which is
+random and never used again: once somebody is erased, it says of whom no more. The database itself
+refuses to change or delete its rows. Times are seconds since 1970 (UTC), as everywhere in
+facestream.
 """
 
 from __future__ import annotations

@@ -329,6 +329,7 @@ def test_a_gallery_of_the_first_revision_is_brought_up_to_date_and_loses_nothing
         assert trail[0].id == trail[1].id and trail[4].id == trail[5].id
         assert len({entry.id for entry in trail}) == 4  # the first Bob is not the one of today
         assert gallery.templates("open").names == ("Anna", "Bob")
+        assert gallery.packs.in_use() == ("open", "e")
         # Ids that databases count out themselves go on behind those that are there.
         for table in ("identity", "sample", "embedding"):
             if "://" in place:
