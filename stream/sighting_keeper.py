@@ -159,8 +159,9 @@ class SightingKeeper:
             self._retry_at = None
             self.flush(live=False)
         except FacestreamError as error:
-            self.lost += len(self._drafts)
-            log.error("%d sightings could not be stored: %s", len(self._drafts), error)
+            left = sum(bool(draft.values) for draft in self._drafts.values())
+            self.lost += left
+            log.error("%d sightings could not be stored: %s", left, error)
             self._drafts.clear()
 
     def _place(self, key: TrackKey) -> tuple[str, str, int]:
@@ -213,7 +214,9 @@ class SightingKeeper:
     def _bound(self) -> None:
         """Give up the oldest of too many."""
         while len(self._drafts) > MOST_DRAFTS:
-            del self._drafts[next(iter(self._drafts))]
+            oldest = self._drafts.pop(next(iter(self._drafts)))
+            if not oldest.values:
+                continue  # weights alone, of one that was given up before
             self.lost += 1
             if self.lost & (self.lost - 1) == 0:
                 log.error("the sighting store takes nothing: sightings lost so far: %d", self.lost)

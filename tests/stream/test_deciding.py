@@ -44,6 +44,7 @@ from facestream.stream.records import (
     TrackEnd,
     TrackKey,
 )
+from facestream.stream.sighting_keeper import SightingKeeper
 from facestream.stream.thresholds import DecisionNumbers, PackRules
 
 C = 6
@@ -59,6 +60,7 @@ class Told:
         card: Card,
         camera: str = "door",
         apart: tuple[tuple[str, ...], ...] = (),
+        keeper: SightingKeeper | None = None,
     ) -> None:
         self.journal = journal
         self.camera = camera
@@ -73,10 +75,11 @@ class Told:
             config,
             card,
             MatchStage(self.gallery, config.match, PackRules(config.match, numbers)),
-            AggregateStage(make_aggregator("mean", dimension=C), 2),
+            AggregateStage(make_aggregator("mean", dimension=C), 2, keeper),
             Publisher(journal, PublishConfig(endpoint="")),
             self.gallery,
             Meter(),
+            sightings=keeper,
         )
         self.attempt, self.position, self.sequence = "", -1, -1
         self.ordinals: dict[int, int] = {}
