@@ -187,13 +187,21 @@ class CAFaceTraining:
     pack: str = "open"
     """Pack whose embeddings, styles and qualities are fused."""
     fuser: Literal[
-        "caface", "learned", "nan", "cfan", "pfe", "caface-quality", "caface-guided"
+        "caface",
+        "learned",
+        "learned-embedding",
+        "nan",
+        "cfan",
+        "pfe",
+        "caface-quality",
+        "caface-guided",
     ] = "caface"
     """CAFace, or the learned mean: one weight per face from a small network. The others are to
     compare with and do not run live: NAN; CFAN and PFE on style statistics in place of feature
-    maps; CAFace with the quality as one more style channel; CAFace on top of the learned mean."""
+    maps; CAFace with the quality as one more style channel; CAFace on top of the learned mean; the
+    learned mean that also reads the embedding."""
     keys: Literal["style", "style+norm", "style+quality", "style+norm+quality"] = "style+norm"
-    """What the learned mean weighs a face by, alone or under caface-guided; CAFace itself has
+    """What the learned means weigh a face by, alone or under caface-guided; CAFace itself has
     style+norm."""
     centres: Count = 4
     """M of CAFace."""
@@ -219,7 +227,7 @@ class CAFaceTraining:
 
     def __post_init__(self) -> None:
         """Refuse what CAFace does not read, and sets that cannot be cut in two."""
-        guided = self.fuser in ("learned", "caface-guided")
+        guided = self.fuser in ("learned", "learned-embedding", "caface-guided")
         if not guided and self.keys != "style+norm":
             raise ConfigError(f"keys of {self.fuser} must be style+norm, got {self.keys}")
         if self.fuser.startswith("caface") and any(size % 2 for size in self.tracks.sizes):

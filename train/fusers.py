@@ -74,6 +74,9 @@ def make_fuser(plan: Plan) -> Fuser:
         "caface-quality": lambda: QualityCAFace(size, style_mix=0.5),
         "caface-guided": lambda: GuidedCAFace(size, keys=plan.keys, style_mix=0.5),
         "learned": lambda: ScalarWeighted(dimension, styles, keys=plan.keys, hidden=plan.hidden),
+        "learned-embedding": lambda: ScalarWeighted(
+            dimension, styles, keys=plan.keys, hidden=plan.hidden, embedding=True
+        ),
         "nan": lambda: NAN(dimension),
         "cfan": lambda: style_cfan(dimension, styles),
         "pfe": lambda: style_pfe(dimension, styles),

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from ... import ConfigError
 from ..scalar_fusion import EPSILON, QUALITY_FLOOR, SMALLEST_NORM, Keys, ScalarHead, extra_inputs
-from .set_fusion import StyleWeighted, WeightedFuser, softmax_over_set, start_at_zero, widen
+from .set_fusion import (
+    StyleWeighted,
+    WeightedFuser,
+    softmax_over_set,
+    start_at_zero,
+    unit_features,
+    widen,
+)
 from .sets import FaceSets
 
 
@@ -30,14 +37,18 @@ class ScalarWeighted(WeightedFuser):
         keys: Keys = "style+norm+quality",
         hidden: int = 64,
         dropout: float = 0.2,
+        embedding: bool = False,
     ) -> None:
-        """dimension: C. styles: K. dropout: share of the inputs, in training."""
+        """dimension: C. styles: K. dropout: share of the inputs, in training. embedding: reads the
+        unit embedding as well, which no head does live.
+        """
         super().__init__(dimension, styles=styles)
         if keys not in get_args(Keys):
             raise ConfigError(f"keys must be one of {', '.join(get_args(Keys))}, got {keys!r}")
         self.keys = keys
         self.needs = ("styles", "quality") if "quality" in keys else ("styles",)
-        width = 2 * styles + extra_inputs(keys)
+        self.embedding = embedding
+        width = 2 * styles + extra_inputs(keys) + (dimension if embedding else 0)
         self.norm = nn.BatchNorm1d(width, eps=EPSILON)
         self.drop = nn.Dropout(dropout)
         self.fc1 = nn.Linear(width, hidden)
@@ -71,6 +82,8 @@ class ScalarWeighted(WeightedFuser):
             assert sets.quality is not None  # check_sets saw to it
             quality = widen(sets.quality).clamp(min=0.0)
             parts.append(torch.stack([quality, (quality + QUALITY_FLOOR).log()], dim=2))
+        if self.embedding:
+            parts.append(unit_features(sets))
         return torch.cat(parts, dim=2).to(self.fc1.weight.dtype)
 
 

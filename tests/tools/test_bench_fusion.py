@@ -12,6 +12,7 @@ import pytest
 from facestream import ConfigError, CorruptModelFile
 from facestream.configs.simulation import read_simulation
 from facestream.configs.split import role_pictures
+from facestream.models.aggregators import make_aggregator
 from facestream.models.fusion import Members, normalise_rows
 from facestream.models.pack import fusion_heads
 from facestream.models.store import load_card
@@ -86,7 +87,8 @@ def test_sets_are_of_one_person_and_made_of_runs(tracks: Tracks) -> None:
 def test_better_weights_find_more_and_one_face_is_the_same_to_all(cells: Cells) -> None:
     names = list(dict.fromkeys(name for name, _ in cells))
     shown = ["mean", "norm", "quality", "learned", "caface", "oracle"]
-    assert names == [*shown, "oracle, runs known", "best weights", "learned, runs known"]
+    told = ["oracle, 4th power", "oracle, runs known", "best weights", "learned, runs known"]
+    assert names == [*shown, *told]
     own = {name: cells[name, 16].own.mean() for name in names}
     assert own["mean"] < own["quality"] <= own["oracle"] + 0.1
     for name in names:
@@ -149,6 +151,7 @@ def test_oracles_by_hand(tracks: Tracks) -> None:
     squares = np.maximum(one.truth, 1e-3) ** 2
     for name, weights in (
         ("oracle", squares),
+        ("oracle, 4th power", squares**2),
         ("oracle, runs known", squares / np.array([3, 3, 3, 1])),
     ):
         expected = weights @ units
@@ -166,9 +169,14 @@ def test_heads_in_files_are_rows_of_their_own(tracks: Tracks, tmp_path: Path) ->
     card = load_card("omz")
     for kind in ("learned", "caface"):
         path = fusion_heads(card)[kind]
-        one = drawn(tracks, np.arange(8))
-        live = fusers_of("omz", {"again": path})
-        np.testing.assert_array_equal(live["again"]([one]), live[kind]([one]))
+        fuse = open_head(path, card)
+        live = make_aggregator(kind, dimension=C, head_path=path)
+        long = drawn(tracks, np.concatenate([np.arange(8)] * 5))
+        for one in (drawn(tracks, np.arange(8)), long):
+            expected = live.read(live.update(live.empty(), one.members))
+            np.testing.assert_allclose(fuse([one, one])[1], expected, atol=2e-5)
+        again = fusers_of("omz", {"again": path})["again"]
+        np.testing.assert_array_equal(again([long]), fuse([long]))
     given = ["nan=x/omz.nan.npz", "nan=y/open.nan.npz"]
     assert heads_of("omz", given) == {"nan": Path("x/omz.nan.npz")}
     for wrong in ("omz.nan.npz", "nan=omz.nan.pt"):

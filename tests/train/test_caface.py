@@ -199,6 +199,7 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         "pfe-omz",
         "quality-omz",
         "guided-omz",
+        "embedding-omz",
         "paper",
     ],
 )

@@ -34,7 +34,8 @@ RUN = RunSettings(steps=24, batch=10, rate=1e-2, validate_every=12, schedule="co
 SMALL = CAFaceTraining(
     RUN, centres=2, code=8, hidden=8, tracks=TrackSettings(sizes=(4, 8)), bank=SETTINGS
 )
-RESEARCH = ("nan", "cfan", "pfe", "caface-quality", "caface-guided")
+RESEARCH = ("nan", "cfan", "pfe", "caface-quality", "caface-guided", "learned-embedding")
+KEYED = ("caface-guided", "learned-embedding")
 every_fuser = pytest.mark.parametrize("name", RESEARCH)
 
 
@@ -48,7 +49,7 @@ def banks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bank, Bank]:
 
 
 def settings_of(name: str) -> CAFaceTraining:
-    keys = "style+norm+quality" if name == "caface-guided" else "style+norm"
+    keys = "style+norm+quality" if name in KEYED else "style+norm"
     return dataclasses.replace(SMALL, fuser=name, keys=keys)  # type: ignore[arg-type]
 
 
