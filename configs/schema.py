@@ -80,7 +80,8 @@ class ModelsConfig:
     """Which models run, and on what."""
 
     pack: str = "open"
-    """Model pack: open, omz, buffalo_l, antelopev2, or the path of a card."""
+    """Model pack: open, omz, buffalo_l, antelopev2, or the path of a card; auto takes the one that
+    the gallery is matched with, and open where nobody is enrolled yet."""
     backend: Literal["onnxruntime", "openvino"] = "onnxruntime"
     """Inference library."""
     device: str = "auto"

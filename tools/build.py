@@ -30,6 +30,7 @@ from ..stream.sighting_keeper import SightingKeeper
 from ..stream.sighting_store import Sightings
 from ..stream.thresholds import DecisionNumbers, PackRules
 from ..stream.watcher import Watcher
+from .pack_in_use import with_gallery_pack
 
 
 class Parts:
@@ -44,6 +45,7 @@ class Parts:
         Raises ModelError, ConfigError, GalleryError, JournalError, PublishError,
         SightingsError.
         """
+        config = with_gallery_pack(config)
         self.config = config
         self._stack = ExitStack()
         try:

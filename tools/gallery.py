@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from .. import ConfigError
-from . import gallery_lists, gallery_move
+from . import gallery_lists, gallery_move, gallery_packs
 from .gallery_text import (
     JSON,
     NAME,
@@ -33,6 +33,10 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(gallery_lists.app, name="watchlist")
+app.command("packs", epilog=gallery_packs.PACKS_EXAMPLE)(gallery_packs.list_packs)
+app.command("reembed", epilog=gallery_packs.REEMBED_EXAMPLE)(gallery_packs.reembed_gallery)
+app.command("switch", epilog=gallery_packs.SWITCH_EXAMPLE)(gallery_packs.switch_pack)
+app.command("drop-pack", epilog=gallery_packs.DROP_EXAMPLE)(gallery_packs.drop_pack)
 app.command("export", epilog=gallery_move.EXPORT_EXAMPLE)(gallery_move.export_gallery)
 app.command("import", epilog=gallery_move.IMPORT_EXAMPLE)(gallery_move.import_gallery)
 
@@ -42,9 +46,9 @@ def list_people(place: str = PLACE, json: bool = JSON) -> None:
     """List everybody who is enrolled."""
     with open_gallery(place) as gallery:
         version, people = gallery.version(), gallery.identities()
-        where = gallery.place
+        where, packs = gallery.place, gallery.packs.list()
     if json:
-        echo({"gallery": where, "version": version, "identities": people})
+        echo({"gallery": where, "version": version, "identities": people, "packs": packs})
         return
     shown = table("name", "photos", "packs", "enrolled", "notes")
     for person in people:
@@ -61,6 +65,8 @@ def list_people(place: str = PLACE, json: bool = JSON) -> None:
     for person in people:
         if why_not := person.why_not(now):
             show_text(Text(f"not matched: {person.name} {why_not}", style="yellow"))
+    for line in gallery_packs.waiting_lines(packs):
+        show_text(line)
     show_text(Text(f"identities: {len(people)}, version {version}, in {where}"))
 
 
@@ -68,11 +74,14 @@ def list_people(place: str = PLACE, json: bool = JSON) -> None:
 def show(name: str = NAME, place: str = PLACE, json: bool = JSON) -> None:
     """Show a person's photos (by name; pictures are not stored) and what was done when by whom."""
     with open_gallery(place) as gallery:
-        details = gallery.show(name)
+        details, packs = gallery.show(name), gallery.packs.list()
     if json:
         echo(details)
         return
     _print_person(details)
+    for status in packs:
+        if details.identity.name in status.waiting:
+            show_text(Text(f"no embedding yet of pack {status.pack}", style="yellow"))
     shown = table("photo", "added", "pack", "quality", "norm", "embedder")
     for sample in details.samples:
         for one in sample.embeddings:

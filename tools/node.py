@@ -43,8 +43,10 @@ def node(
     from ..stream.totals import describe
     from .child import name_log_lines
     from .members import Members
+    from .pack_in_use import with_gallery_pack
     from .topology import has_nodes
 
+    chosen = with_gallery_pack(chosen)
     name_log_lines(tuple(member.name for member in members))
     if not has_nodes(chosen):
         raise ConfigError(f"node {name} is all there is: start it with `facestream run`")

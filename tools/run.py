@@ -167,8 +167,10 @@ def execute(
     page says of the clip.
     """
     from .build import Parts
+    from .pack_in_use import with_gallery_pack
     from .topology import has_nodes, run_nodes
 
+    config = with_gallery_pack(config)
     if has_nodes(config):
         return run_nodes(config, quiet=quiet, note=note, pack=pack)
     with Parts(config, pack) as parts:
