@@ -13,7 +13,7 @@ mean cosine of different people: in some packs that mean is far from 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -78,11 +78,12 @@ Cells = dict[tuple[str, int], Hits]
 
 
 def measure_pack(
-    name: str, assets: Path, banks: Path, heads: Mapping[str, Path] | None = None
+    name: str, assets: Path, banks: Path, heads: Mapping[str, Path], chosen: Sequence[str]
 ) -> dict[str, Cells]:
     """By the words of a set of tracks: the hits of every aggregator and size."""
     fusers = fusers_of(name, heads)
-    return {tracks.words: measure(tracks, fusers) for tracks in all_tracks(name, assets, banks)}
+    found = all_tracks(name, assets, banks, chosen)
+    return {tracks.words: measure(tracks, fusers) for tracks in found}
 
 
 def measure(tracks: Tracks, fusers: Mapping[str, Fuse]) -> Cells:

@@ -27,18 +27,7 @@ aggregator fuses the same.
 Each set searches a gallery of all people: rank 1, and TPIR at FPIR 1 %, where the same search
 without its own person is the non-mated one. 95 % intervals: bootstrap over the people, the
 threshold drawn anew.
-
-- *London*: the {london} people of the split's role subject (Face Research Lab London Set, DeBruine
-  and Jones 2017, CC BY 4.0), enrolled with the neutral photo as taken; sets are degraded views of
-  the smiling one, damage {levels} on a scale from 0 to 1. Frames that no detector finds are in no
-  set. So a set of any size shows one distinct photograph, in degraded copies.
-- *simulated*: the same people in video of [`facestream simulate`](../simulate.md), presets
-  {presets}, {fps} pictures per second for {seconds:g} s, nobody else among them. Boxes and
-  landmarks are the truth's, the live stages embed; a set is so many faces of one track in a row.
-- *wild*: people of CelebA (research only; nothing trained or fitted here saw them; what the
-  published embedders saw is not documented), enrolled with two pictures, sets of degraded views of
-  others. There are at most eight distinct photographs of a person; views are degraded copies of
-  them.
+{kinds}
 
 *mean*, *quality*, *learned* and *caface* are the aggregators that run live, with the heads that
 ship; *norm* weighs by the embedding's length, *oracle* by the square of the true cosine with the
@@ -62,22 +51,34 @@ on other people, and their validation faces are not among these.
 
 **What there is to gain.** CAFace looks at the whole set, the learned mean at one face at a time.
 Tables of that name ask oracles what either could gain. *Runs known* is told what company could tell
-about frames that say the same: every stretch counts once, however long it is. *4th power* of the
+about frames that say the same: every stretch counts once, however long it is (a set of simulated
+video is one stretch, so that says nothing there). *4th power* of the
 true cosine is about the best that weighing each face by itself can do. *Best weights* are those
 with which a weighted mean comes nearest to the enrolled template.
 """
+KINDS = {
+    "london": """
+- *London*: the {people} people of the split's role subject (Face Research Lab London Set, DeBruine
+  and Jones 2017, CC BY 4.0), enrolled with the neutral photo as taken; sets are degraded views of
+  the smiling one, damage {levels} on a scale from 0 to 1. Frames that no detector finds are in no
+  set. So a set of any size shows one distinct photograph, in degraded copies.""",
+    "simulated": """
+- *simulated*: the {people} people of the role subject, enrolled likewise, in video of
+  [`facestream simulate`](../simulate.md), presets {presets}, {fps} pictures per second for
+  {seconds:g} s, nobody else among them. Boxes and landmarks are the truth's, the live stages embed;
+  a set is so many faces of one track in a row, one stretch by itself.""",
+    "wild": """
+- *wild*: people of CelebA (research only; nothing trained or fitted here saw them; what the
+  published embedders saw is not documented), enrolled with two pictures, sets of degraded views of
+  others. There are at most eight distinct photographs of a person; views are degraded copies of
+  them.""",
+}
 
 
 def write_page(measured: Mapping[str, Mapping[str, Cells]], command: str) -> str:
     """The page in Markdown. measured: cells by pack and by the words of the tracks."""
-    london = max(
-        int(hits.owners.max()) + 1
-        for cells in measured.values()
-        for words, by in cells.items()
-        if words != "wild"
-        for hits in by.values()
-    )
-    levels = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in LEVELS.items())
+    kinds = {words.partition(",")[0] for tracks in measured.values() for words in tracks}
+    told = [text for kind, text in KINDS.items() if kind in kinds]
     parts = [
         INTRODUCTION.format(
             command=command,
@@ -86,11 +87,7 @@ def write_page(measured: Mapping[str, Mapping[str, Cells]], command: str) -> str
             revision=revision(),
             sets=SETS["london"],
             wild=SETS["wild"],
-            london=london,
-            levels=levels,
-            presets=" and ".join(SIMULATED),
-            fps=FPS,
-            seconds=SECONDS,
+            kinds="".join(told).format(**_facts(measured)),
         )
     ]
     for pack, tracks in measured.items():
@@ -101,6 +98,24 @@ def write_page(measured: Mapping[str, Mapping[str, Cells]], command: str) -> str
             parts += [f"### {words}\n", _repeats(cells), _table(cells, 1), _table(cells, 0)]
             parts += [_differences(cells), _gains(cells)]
     return "\n".join(parts)
+
+
+def _facts(measured: Mapping[str, Mapping[str, Cells]]) -> dict[str, object]:
+    """What the descriptions of the tracks are filled with."""
+    people = [
+        int(hits.owners.max()) + 1
+        for tracks in measured.values()
+        for words, cells in tracks.items()
+        if words != "wild"
+        for hits in cells.values()
+    ]
+    return {
+        "people": max(people, default=0),
+        "levels": ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in LEVELS.items()),
+        "presets": " and ".join(SIMULATED),
+        "fps": FPS,
+        "seconds": SECONDS,
+    }
 
 
 def _means(tracks: Mapping[str, Cells]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import typer
 
+from .. import ConfigError
 from ..configs.simulation import read_simulation
 from ..configs.split import role_pictures
 from ..configs.training import BankSettings
@@ -31,6 +33,7 @@ SETS = {"london": 8, "wild": 2, "simulated": 8}
 """Sets of each size per person."""
 SIMULATED = ("hard", "night")
 """Presets of simulated video."""
+TRACKS = (*LEVELS, *SIMULATED, "wild")
 FPS, SECONDS = 12, 10.0
 MOSTLY_BAD = 0.7
 
@@ -54,24 +57,38 @@ class Tracks(NamedTuple):
         return self.words.partition(",")[0]
 
 
-def all_tracks(pack: str, assets: Path, banks: Path) -> list[Tracks]:
-    """London at every level, simulated video, and the wild people where they are."""
+def all_tracks(
+    pack: str, assets: Path, banks: Path, chosen: Sequence[str] = TRACKS
+) -> Iterator[Tracks]:
+    """Those of TRACKS that are chosen; wild ones where they are.
+
+    Raises ConfigError for another name.
+    """
+    for name in chosen:
+        if name in LEVELS:
+            yield london_tracks(pack, assets, banks, name)
+        elif name in SIMULATED:
+            yield simulated_tracks(pack, assets, banks, name)
+        elif name != "wild":
+            raise ConfigError(f"--tracks must be one of {', '.join(TRACKS)}, got {name}")
+        elif (found := wild_tracks(pack, assets, banks)) is not None:
+            yield found
+
+
+def wild_tracks(pack: str, assets: Path, banks: Path) -> Tracks | None:
+    """CelebA's in-the-wild people; None where they are not."""
     from .bench_degraded import wild
 
-    found = [london_tracks(pack, assets, banks, level) for level in LEVELS]
-    found += [simulated_tracks(pack, assets, banks, preset) for preset in SIMULATED]
     held = wild(assets, banks, pack)
-    if held is not None:
-        owners = held.owners[held.enrolled]
-        people = np.unique(np.intersect1d(owners, held.owners[~held.enrolled]))
-        units = normalise_rows(held.bank.clean)
-        sums = [units[held.enrolled & (held.owners == who)].sum(axis=0) for who in people]
-        gallery = normalise_rows(np.stack(sums))
-        rows = np.flatnonzero(~held.enrolled & np.isin(held.owners, people))
-        found.append(
-            _tracks("wild", held.bank, rows, np.searchsorted(people, held.owners), gallery)
-        )
-    return found
+    if held is None:
+        return None
+    owners = held.owners[held.enrolled]
+    people = np.unique(np.intersect1d(owners, held.owners[~held.enrolled]))
+    units = normalise_rows(held.bank.clean)
+    sums = [units[held.enrolled & (held.owners == who)].sum(axis=0) for who in people]
+    rows = np.flatnonzero(~held.enrolled & np.isin(held.owners, people))
+    places = np.searchsorted(people, held.owners)
+    return _tracks("wild", held.bank, rows, places, normalise_rows(np.stack(sums)))
 
 
 def london_tracks(pack: str, assets: Path, banks: Path, level: str) -> Tracks:

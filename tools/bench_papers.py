@@ -1,4 +1,4 @@
-"""`facestream bench fusion`, `bench ida` and `bench quality`: pages about what a pack carries."""
+"""`facestream bench fusion|ida|quality|embedder`: pages about what a pack carries."""
 
 from __future__ import annotations
 
@@ -57,6 +57,10 @@ def bench_fusion(
         list[str] | None,
         typer.Option(help="NAME=PACK.something.npz of `facestream train caface`, a further row."),
     ] = None,
+    tracks: Annotated[
+        list[str] | None,
+        typer.Option(help="light, medium, strong, hard, night or wild; default: all."),
+    ] = None,
 ) -> None:
     """Fuse tracks of bad pictures by every aggregator, and write a page about it.
 
@@ -66,12 +70,15 @@ def bench_fusion(
     from .bench_fusion import measure_pack
     from .bench_fusion_fusers import heads_of
     from .bench_fusion_page import write_page
+    from .bench_fusion_tracks import TRACKS
 
     place = _assets(assets)
     packs, _ = find_packs(pack)
+    chosen = tracks or TRACKS
     given = {name: heads_of(name, head or ()) for name in packs}
-    measured = {name: measure_pack(name, place, folder, given[name]) for name in packs}
+    measured = {name: measure_pack(name, place, folder, given[name], chosen) for name in packs}
     words = [f" --pack {name}" for name in pack or ()]
+    words += [f" --tracks {name}" for name in tracks or ()]
     words += [
         f" --head {name}={path.name}" for heads in given.values() for name, path in heads.items()
     ]
@@ -121,6 +128,34 @@ def bench_quality(
             )
     command = _command("quality", None, bootstrap)
     _write(out, write_page(found, sizes, (command, bootstrap)), list(packs))
+
+
+def bench_embedder(
+    folder: Annotated[
+        Path, typer.Option(help="Folder of the runs: PRESET/seed-N; embedded faces go in bench/.")
+    ],
+    out: Annotated[Path, typer.Option(help="Markdown page to write.")] = Path(
+        "docs/benchmarks/embedder.md"
+    ),
+    assets: Assets = None,
+    seed: Seed = 1,
+    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap over people.")] = 500,
+) -> None:
+    """Measure embedders that `facestream train embedder` made, and write a page about them.
+
+    Three presets with the same seeds: magnitude against damage, CAL and QAN under occlusion, and
+    all of them against the packs.
+
+    Example: facestream bench embedder --folder runs/
+    """
+    from .bench_embedder_measure import PACKS, measure_runs
+    from .bench_embedder_page import write_page
+    from .eval_verification import Bootstrap
+
+    bootstrap = Bootstrap(resamples, seed)
+    found = measure_runs(folder, _assets(assets), bootstrap)
+    command = f"facestream bench embedder --folder RUNS --seed {seed} --resamples {resamples}"
+    _write(out, write_page(found, command, bootstrap), list(PACKS))
 
 
 def _assets(given: Path | None) -> Path:

@@ -20,7 +20,7 @@ from facestream.tools import bench_fusion, bench_fusion_tracks
 from facestream.tools.bench_fusion import Cells, Hits, compare, measure, resample
 from facestream.tools.bench_fusion_fusers import Drawn, fusers_of, heads_of, open_head
 from facestream.tools.bench_fusion_page import write_page
-from facestream.tools.bench_fusion_tracks import SETS, Tracks, draw_sets
+from facestream.tools.bench_fusion_tracks import SETS, TRACKS, Tracks, all_tracks, draw_sets
 from facestream.tools.sim_cast import cast_from_assets
 
 ASSETS = Path(os.environ.get("FACESTREAM_ASSETS", "/nowhere"))
@@ -134,7 +134,19 @@ def test_the_page_tells_everything(cells: Cells) -> None:
     )
     assert first < second < page.index("### london, made")
     assert "\n| caface | " in page[second:] and "\n| learned | " not in page[second:][:400]
-    assert f"the {PEOPLE} people" in page
+    assert f"\n- *London*: the {PEOPLE} people" in page and "- *wild*" not in page
+
+
+def test_tracks_are_chosen_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="--tracks must be one of light, "):
+        list(all_tracks("omz", tmp_path, tmp_path, ["dark"]))
+    for kind in ("london", "simulated"):
+        monkeypatch.setattr(
+            bench_fusion_tracks, f"{kind}_tracks", lambda pack, assets, banks, name: name
+        )
+    monkeypatch.setattr(bench_fusion_tracks, "wild_tracks", lambda *given: None)
+    assert list(all_tracks("omz", tmp_path, tmp_path)) == list(TRACKS)[:-1]
+    assert list(all_tracks("omz", tmp_path, tmp_path, ["strong"])) == ["strong"]
 
 
 def drawn(tracks: Tracks, rows: np.ndarray) -> Drawn:
