@@ -14,16 +14,19 @@ mean cosine of different people: in some packs that mean is far from 0.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from .. import __version__
+from ..models.feature_store import fingerprint_parts
 from ..models.fusion import Doubles, Members, normalise_rows
 from ..models.scores import Labels, identity_weights
-from .bench_fusion_fusers import Drawn, Fuse, fusers_of
+from ..models.store import written_whole
+from .bench_fusion_fusers import Compared, Drawn, Fuse, fusers_of
 from .bench_fusion_tracks import Tracks, all_tracks, draw_sets
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -80,35 +83,66 @@ Cells = dict[tuple[str, int], Hits]
 def measure_pack(
     name: str, assets: Path, banks: Path, heads: Mapping[str, Path], chosen: Sequence[str]
 ) -> dict[str, Cells]:
-    """By the words of a set of tracks: the hits of every aggregator and size."""
+    """By the words of a set of tracks: the hits of every aggregator and size.
+
+    What was measured is kept in BANKS/cells and taken up again.
+    """
     fusers = fusers_of(name, heads)
     found = all_tracks(name, assets, banks, chosen)
-    return {tracks.words: measure(tracks, fusers) for tracks in found}
+    return {tracks.words: measure(tracks, fusers, banks / "cells") for tracks in found}
 
 
-def measure(tracks: Tracks, fusers: Mapping[str, Fuse]) -> Cells:
-    """Every aggregator on the same sets."""
-    cells: Cells = {}
+def measure(tracks: Tracks, fusers: Mapping[str, Compared], keep: Path | None = None) -> Cells:
+    """Every aggregator on the same sets. keep: folder for what was measured, taken up again."""
     truth = true_likeness(tracks)
-    for size in SIZES:
-        rows = draw_sets(tracks, size)
-        owners = np.array([tracks.owners[one[0]] for one in rows])
-        distinct = np.array([len(np.unique(one)) for one in rows])
-        sets = [
-            Drawn(
-                Members(*(column[one] for column in tracks.members)),
-                truth[one],
-                tracks.stretches[one],
-                tracks.gallery[owner],
-            )
-            for one, owner in zip(rows, owners, strict=True)
-        ]
-        for name, fuse in fusers.items():
-            scores = fuse(sets).astype(np.float64) @ tracks.gallery.T
-            own = scores[np.arange(len(sets)), owners]
-            scores[np.arange(len(sets)), owners] = -np.inf
-            cells[name, size] = Hits(owners, own, scores.max(axis=1), distinct)
+    rows = {size: draw_sets(tracks, size) for size in SIZES}
+    sets = b"".join(one.astype(np.int64).tobytes() for size in SIZES for one in rows[size])
+    cells: Cells = {}
+    for name, (fuse, mark) in fusers.items():
+        path = None if keep is None else keep / f"{_digest(tracks, sets, mark)}.npz"
+        if path is not None and path.is_file():
+            with np.load(path, allow_pickle=False) as kept:
+                cells |= {(name, n): Hits(*(kept[f"{n}.{i}"] for i in range(4))) for n in SIZES}
+            continue
+        for size in SIZES:
+            cells[name, size] = _search(tracks, truth, rows[size], fuse)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            columns = {
+                f"{n}.{i}": getattr(cells[name, n], field.name)
+                for n in SIZES
+                for i, field in enumerate(fields(Hits))
+            }
+            with written_whole(path) as partial, partial.open("wb") as file:
+                np.savez(file, allow_pickle=False, **columns)
     return cells
+
+
+def _search(tracks: Tracks, truth: Doubles, rows: Sequence[Labels], fuse: Fuse) -> Hits:
+    """The templates of these sets against everybody enrolled."""
+    owners = np.array([tracks.owners[one[0]] for one in rows])
+    sets = [
+        Drawn(
+            Members(*(column[one] for column in tracks.members)),
+            truth[one],
+            tracks.stretches[one],
+            tracks.gallery[owner],
+        )
+        for one, owner in zip(rows, owners, strict=True)
+    ]
+    scores = fuse(sets).astype(np.float64) @ tracks.gallery.T
+    places = np.arange(len(sets))
+    own = scores[places, owners]
+    scores[places, owners] = -np.inf
+    distinct = np.array([len(np.unique(one)) for one in rows])
+    return Hits(owners, own, scores.max(axis=1), distinct)
+
+
+def _digest(tracks: Tracks, sets: bytes, mark: str) -> str:
+    """16 hexadecimal digits over all that a fuser's hits depend on."""
+    arrays = (*tracks.members, tracks.owners, tracks.stretches, tracks.gallery)
+    parts = [(str(one.shape), np.ascontiguousarray(one).tobytes()) for one in arrays]
+    return fingerprint_parts([(f"{__version__} {mark}", sets), *parts])
 
 
 def true_likeness(tracks: Tracks) -> Doubles:

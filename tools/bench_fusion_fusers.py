@@ -13,6 +13,7 @@ faces better, and by looking at the whole set:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +28,7 @@ from ..models.card import Card
 from ..models.fusion import Aggregator, Doubles, Floats, Members, normalise_rows
 from ..models.npz_file import read_arrays
 from ..models.pack import fusion_heads
-from ..models.scalar_fusion import LearnedMean
+from ..models.scalar_fusion import LearnedMean, load_scalar_head
 from ..models.scores import Labels
 from ..models.store import load_card
 
@@ -56,57 +57,78 @@ Fuse = Callable[[Sequence[Drawn]], Floats]
 """Sets of one size to their templates (S, C), unit."""
 
 
-def fusers_of(pack: str, heads: Mapping[str, Path] | None = None) -> dict[str, Fuse]:
+class Compared(NamedTuple):
+    """One row of the page. mark: changes with whatever changes what it fuses to."""
+
+    fuse: Fuse
+    mark: str
+
+
+def fusers_of(pack: str, heads: Mapping[str, Path] | None = None) -> dict[str, Compared]:
     """The aggregators that run live, the mean weighted by norms, the heads, and the oracles.
 
     heads: files of heads by name. Raises ModelError for one that is none or of another embedder.
     """
     card = load_card(pack)
     shipped = fusion_heads(card)
+    dimension = card.embedder.dimension
 
-    def live(name: str) -> Aggregator:
-        return make_aggregator(name, dimension=card.embedder.dimension, head_path=shipped.get(name))
+    def plain(name: str) -> Compared:
+        return Compared(_run(make_aggregator(name, dimension=dimension)), name)
 
-    fusers: dict[str, Fuse] = {
-        "mean": _run(live("mean")),
-        "norm": _weighted(lambda one: one.members.norms.astype(np.float64)),
-        "quality": _run(live("quality")),
+    def oracle_once(one: Drawn) -> Doubles:
+        return _once(_oracle(one), one)
+
+    def weighted(weigh: Callable[[Drawn], Doubles], mark: str) -> Compared:
+        return Compared(_weighted(weigh), mark)
+
+    fusers = {
+        "mean": plain("mean"),
+        "norm": weighted(lambda one: one.members.norms.astype(np.float64), "norm"),
+        "quality": plain("quality"),
         **{name: open_head(path, card) for name, path in (heads or {}).items()},
         **{name: open_head(path, card) for name, path in shipped.items()},
-        "oracle": _weighted(_oracle),
-        FOURTH: _weighted(lambda one: _oracle(one) ** 2),
-        f"oracle{RUNS_KNOWN}": _weighted(lambda one: _once(_oracle(one), one)),
-        BEST: _weighted(_best),
+        "oracle": weighted(_oracle, "oracle"),
+        FOURTH: weighted(lambda one: _oracle(one) ** 2, FOURTH),
+        f"oracle{RUNS_KNOWN}": weighted(
+            lambda one: _once(_oracle(one), one), f"oracle{RUNS_KNOWN}"
+        ),
+        BEST: weighted(_best, BEST),
     }
     if "learned" in shipped:
-        learned = live("learned")
-        assert isinstance(learned, LearnedMean)
+        learned = LearnedMean(load_scalar_head(shipped["learned"]))
 
         def weigh(one: Drawn) -> Doubles:
             scores = learned.score(one.members)
             return _once(np.exp(scores - scores.max()), one)
 
-        fusers[f"learned{RUNS_KNOWN}"] = _weighted(weigh)
+        known = f"learned{RUNS_KNOWN}"
+        fusers[known] = weighted(weigh, known + _checksum(shipped["learned"]))
     return fusers
 
 
-def open_head(path: Path, card: Card) -> Fuse:
+def open_head(path: Path, card: Card) -> Compared:
     """A head in a file: one of learned or caface, or a fuser that is only compared with."""
     names = read_arrays(path, "a fusion head", most=LARGEST).keys()
-    dimension = card.embedder.dimension
+    fits = {"dimension": card.embedder.dimension, "styles": card.embedder.style_channels}
     if "fc1.weight" in names:
-        return _run(make_aggregator("learned", dimension=dimension, head_path=path))
+        return Compared(_run(LearnedMean(load_scalar_head(path, **fits))), _checksum(path))
     from ..train.fusers import Fuser, fuse_members, load_fuser
 
     if "sim.mix" in names:
         # In torch, many sets at once; a test holds it to what the live aggregator gives.
         from ..models.networks.caface_files import network_from_head
 
-        styles = card.embedder.style_channels
-        network: Fuser = network_from_head(load_head(path, dimension=dimension, styles=styles))
+        network: Fuser = network_from_head(load_head(path, **fits))
     else:
         network = load_fuser(path)
-    return lambda sets: fuse_members(network, [one.members for one in sets])
+    return Compared(
+        lambda sets: fuse_members(network, [one.members for one in sets]), _checksum(path)
+    )
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def heads_of(pack: str, given: Sequence[str]) -> dict[str, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from facestream.models.pack import fusion_heads
 from facestream.models.store import load_card
 from facestream.tools import bench_fusion, bench_fusion_tracks
 from facestream.tools.bench_fusion import Cells, Hits, compare, measure, resample
-from facestream.tools.bench_fusion_fusers import Drawn, fusers_of, heads_of, open_head
+from facestream.tools.bench_fusion_fusers import Compared, Drawn, fusers_of, heads_of, open_head
 from facestream.tools.bench_fusion_page import write_page
 from facestream.tools.bench_fusion_tracks import SETS, TRACKS, Tracks, all_tracks, draw_sets
 from facestream.tools.sim_cast import cast_from_assets
@@ -168,9 +169,9 @@ def test_oracles_by_hand(tracks: Tracks) -> None:
     ):
         expected = weights @ units
         np.testing.assert_allclose(
-            fusers[name]([one])[0], expected / np.linalg.norm(expected), atol=1e-6
+            fusers[name].fuse([one])[0], expected / np.linalg.norm(expected), atol=1e-6
         )
-    best = float(fusers["best weights"]([one])[0] @ one.target)
+    best = float(fusers["best weights"].fuse([one])[0] @ one.target)
     draw = np.random.default_rng(3)
     for _ in range(50):
         other = draw.dirichlet(np.ones(4)) @ units
@@ -181,13 +182,13 @@ def test_heads_in_files_are_rows_of_their_own(tracks: Tracks, tmp_path: Path) ->
     card = load_card("omz")
     for kind in ("learned", "caface"):
         path = fusion_heads(card)[kind]
-        fuse = open_head(path, card)
+        fuse = open_head(path, card).fuse
         live = make_aggregator(kind, dimension=C, head_path=path)
         long = drawn(tracks, np.concatenate([np.arange(8)] * 5))
         for one in (drawn(tracks, np.arange(8)), long):
             expected = live.read(live.update(live.empty(), one.members))
             np.testing.assert_allclose(fuse([one, one])[1], expected, atol=2e-5)
-        again = fusers_of("omz", {"again": path})["again"]
+        again = fusers_of("omz", {"again": path})["again"].fuse
         np.testing.assert_array_equal(again([long]), fuse([long]))
     given = ["nan=x/omz.nan.npz", "nan=y/open.nan.npz"]
     assert heads_of("omz", given) == {"nan": Path("x/omz.nan.npz")}
@@ -197,6 +198,30 @@ def test_heads_in_files_are_rows_of_their_own(tracks: Tracks, tmp_path: Path) ->
     np.savez(tmp_path / "omz.nothing.npz", some=np.zeros(1))
     with pytest.raises(CorruptModelFile, match=r"omz\.nothing\.npz"):
         open_head(tmp_path / "omz.nothing.npz", card)
+
+
+def test_what_was_measured_is_taken_up_until_head_or_tracks_change(
+    tracks: Tracks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_fusion, "SIZES", (2, 4))
+    calls = []
+
+    def fuse(sets: Sequence[Drawn]) -> np.ndarray:
+        calls.append(len(sets))
+        return np.stack([one.members.embeddings[0] for one in sets])
+
+    first = measure(tracks, {"one": Compared(fuse, "a")}, tmp_path)
+    again = measure(tracks, {"two": Compared(fuse, "a")}, tmp_path)
+    assert len(calls) == 2
+    for size in (2, 4):
+        for field in ("owners", "own", "other", "distinct"):
+            np.testing.assert_array_equal(
+                getattr(first["one", size], field), getattr(again["two", size], field)
+            )
+    measure(tracks, {"one": Compared(fuse, "b")}, tmp_path)
+    moved = tracks._replace(gallery=tracks.gallery[::-1].copy())
+    measure(moved, {"one": Compared(fuse, "a")}, tmp_path)
+    assert len(calls) == 6
 
 
 def test_a_simulated_set_is_one_track_in_a_row(tracks: Tracks) -> None:
