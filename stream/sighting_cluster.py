@@ -54,19 +54,17 @@ def score_pairs(vectors: Floats, model: DensityModel | None) -> Doubles:
     return out
 
 
-def group_sightings(
-    sightings: Sequence[SightingRecord], scores: Doubles, threshold: float
+def group_pairs(
+    count: int, scores: Doubles, threshold: float, rivals: Sequence[tuple[int, int]] = ()
 ) -> npt.NDArray[np.int64]:
-    """Group numbers (S,) from 0 of sightings with their `score_pairs`.
+    """Group numbers (S,) from 0, from the `score_pairs` of S = count sightings.
 
-    Raises SightingsError for more than MOST_SIGHTINGS.
+    rivals: pairs first < second of places that are two people for certain.
     """
-    count = len(sightings)
-    check_count(count)
     if count < 2:
         return np.zeros(count, np.int64)
     distances = _LARGEST - scores
-    for first, second in at_once(sightings):
+    for first, second in rivals:
         distances[_place(first, second, count)] = _FAR
     tree = linkage(distances, "average")
     return np.asarray(fcluster(tree, _LARGEST - threshold, "distance"), np.int64) - 1
@@ -110,10 +108,12 @@ def find_strangers(
     *,
     least: int,
     apart: Apart,
+    taken: Collection[str] = (),
 ) -> tuple[Stranger, ...]:
     """The groups that recur, those with most sightings first.
 
-    least: how many sightings on different tracks, cameras or days (`apart`) make a stranger.
+    least: how many sightings on different tracks, cameras or days (`apart`) make a stranger. taken:
+    ids of strangers that other sightings show.
     """
     members: dict[int, list[int]] = {}
     for place, group in enumerate(groups.tolist()):
@@ -124,7 +124,7 @@ def find_strangers(
         if len({_where(sightings[place], apart) for place in places}) >= least
     ]
     recurring.sort(key=lambda places: (-len(places), _age(sightings[places[0]])))
-    names = _name_groups([[sightings[place] for place in places] for places in recurring])
+    names = _name_groups([[sightings[place] for place in places] for places in recurring], taken)
     return tuple(
         Stranger(
             id=name,
@@ -144,23 +144,22 @@ def assignment_of(strangers: Sequence[Stranger]) -> Mapping[str, str]:
     return {one.id: stranger.id for stranger in strangers for one in stranger.sightings}
 
 
-def _name_groups(groups: Sequence[Sequence[SightingRecord]]) -> list[str]:
-    """An id per group: that which most of its sightings had before, else of its oldest one."""
-    taken: set[str] = set()
+def _name_groups(groups: Sequence[Sequence[SightingRecord]], others: Collection[str]) -> list[str]:
+    """An id per group: that which most of its sightings had before, else one of its oldest's."""
+    taken = set(others)
     names = []
     for group in groups:
         before = Counter(one.stranger for one in group if one.stranger)
         known = sorted(before.items(), key=lambda pair: (-pair[1], pair[0]))
-        old = [name for name, _ in known if name not in taken]
-        names.append(old[0] if old else "")
-        taken.add(names[-1])
-    return [
-        name or _new_name(group[0].id, taken) for name, group in zip(names, groups, strict=True)
-    ]
-
-
-def _new_name(key: str, taken: Collection[str]) -> str:
-    return next(name for size in range(6, 17) if (name := f"s-{key[:size]}") not in taken)
+        name = next((name for name, _ in known if name not in taken), "")
+        taken.add(name)
+        names.append(name)
+    for place, group in enumerate(groups):
+        if not names[place]:
+            tries = (f"s-{group[0].id[:size]}" for size in range(6, 33))
+            names[place] = next(name for name in tries if name not in taken)
+            taken.add(names[place])
+    return names
 
 
 def _cohesion(places: Sequence[int], scores: Doubles, count: int) -> float:

@@ -104,6 +104,12 @@ def read_people(connection: Connection) -> set[str]:
     return found
 
 
+def read_strangers(connection: Connection) -> dict[str, str]:
+    """Recurring strangers by the id of each sighting that shows one."""
+    query = select(sightings.c.id, sightings.c.stranger).where(sightings.c.stranger != "")
+    return {key: stranger for key, stranger in connection.execute(query)}
+
+
 def _read_weights(connection: Connection, key: str) -> tuple[FrameWeight, ...]:
     of = sightings.c.id == key
     gain, open_rows = connection.execute(

@@ -19,9 +19,10 @@ from ..models.search import SearchIndex
 from .sighting_cluster import (
     Apart,
     assignment_of,
+    at_once,
     check_count,
     find_strangers,
-    group_sightings,
+    group_pairs,
     score_pairs,
 )
 from .sighting_records import (
@@ -123,18 +124,22 @@ class SightingSearch:
     ) -> tuple[Stranger, ...]:
         """Group unknown people's sightings into recurring strangers, and store who shows whom.
 
-        least, apart: how many sightings on different tracks, cameras or days make one. threshold:
-        least mean score of two groups that are joined; None takes the yardstick's. Ids stay with
-        those who have most of the sightings that had them. Raises SightingsError for more sightings
-        than can be grouped.
+        wanted: which sightings are grouped anew; the others stay as they are. least, apart: how
+        many sightings on different tracks, cameras or days make one. threshold: least mean score of
+        two groups that are joined; None takes the yardstick's. Ids stay with those who have most of
+        the sightings that had them. Raises SightingsError for more sightings than can be grouped.
         """
         known = self._templates(msgspec.structs.replace(wanted, unknown=True))
         check_count(len(known.sightings))
         scores = score_pairs(known.vectors, self._yardstick.density)
         bar = self._yardstick.threshold if threshold is None else threshold
-        groups = group_sightings(known.sightings, scores, bar)
-        strangers = find_strangers(known.sightings, groups, scores, least=least, apart=apart)
-        self._store.assign(assignment_of(strangers))
+        groups = group_pairs(len(known.sightings), scores, bar, at_once(known.sightings))
+        considered = [one.id for one in known.sightings]
+        taken = set(self._store.strangers(leave_out=considered).values())
+        strangers = find_strangers(
+            known.sightings, groups, scores, least=least, apart=apart, taken=taken
+        )
+        self._store.assign(assignment_of(strangers), among=considered)
         return strangers
 
     def _templates(self, wanted: SightingFilter) -> Templates:

@@ -133,10 +133,17 @@ class Sightings:
             changed = writing.name(connection, scores, given=name, uid=uid, now=time.time())
             return tuple(reading.find_sighting(connection, key) for key in changed)
 
-    def assign(self, strangers: Mapping[str, str]) -> None:
-        """Say which recurring stranger each sighting (by id) shows; all others show none."""
+    def strangers(self, *, leave_out: Collection[str] = ()) -> dict[str, str]:
+        """Ids of recurring strangers by the id of each sighting that shows one."""
+        with self._database.transaction() as connection:
+            found = reading.read_strangers(connection)
+        ignored = set(leave_out)
+        return {key: stranger for key, stranger in found.items() if key not in ignored}
+
+    def assign(self, strangers: Mapping[str, str], *, among: Iterable[str]) -> None:
+        """Say which recurring stranger each sighting (by id) shows; others of `among` show none."""
         with self._database.transaction(write=True) as connection:
-            writing.assign(connection, strangers)
+            writing.assign(connection, {key: strangers.get(key, "") for key in among})
 
     def erase(self, keys: Collection[str]) -> int:
         """Erase sightings by id, with all that is kept of them; returns how many there were."""

@@ -168,10 +168,10 @@ def name(
 
 
 def assign(connection: Connection, strangers: Mapping[str, str]) -> None:
-    """Say which recurring stranger each sighting shows; all others show none."""
-    connection.execute(update(sightings).where(sightings.c.stranger != "").values(stranger=""))
+    """Say which recurring stranger each sighting shows, "" for none."""
     for key, stranger in strangers.items():
-        connection.execute(update(sightings).where(sightings.c.id == key).values(stranger=stranger))
+        its = (sightings.c.id == key) & (sightings.c.stranger != stranger)
+        connection.execute(update(sightings).where(its).values(stranger=stranger))
 
 
 def shows(who: str) -> ColumnElement[bool]:

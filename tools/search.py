@@ -95,13 +95,12 @@ def _who(
     """The decision a run would take on this one picture; None without a gallery."""
     from ..stream.match import MatchStage
     from ..stream.records import FrameRef, Template, TrackKey, TrackTemplate
-    from ..stream.thresholds import PackRules
-    from .build import decision_numbers, know
+    from .build import know, rules_for
 
     if not place and not gallery_path().exists():
         return None, ""
     config = Config(cameras=(), match=MatchConfig(score=score, top_k=top))
-    rules = PackRules(config.match, decision_numbers(pack.card, config))
+    rules = rules_for(pack.card, pack.strangers, config)
     quality = described.quality
     template = Template(described.embedding / described.norm, 1, quality, quality, quality, ())
     probe = TrackTemplate(TrackKey("-", "-", 0), FrameRef("-", 0, 0.0, 0.0, 0, 0), template)

@@ -137,11 +137,11 @@ def _naming(store: Sightings, gallery: Gallery, pack: str, score: ScoreName) -> 
     from ..configs.schema import Config, MatchConfig
     from ..models.pack import open_pack
     from ..stream.sighting_naming import SightingNaming
-    from ..stream.thresholds import PackRules
-    from .build import decision_numbers
+    from .build import rules_for
 
     config = Config(cameras=(), match=MatchConfig(score=score))
     opened = open_pack(pack)
     yardstick = yardstick_of(opened, score)
-    rules = PackRules(config.match, decision_numbers(opened.card, config))
-    return SightingNaming(store, gallery, yardstick, rules)
+    return SightingNaming(
+        store, gallery, yardstick, rules_for(opened.card, opened.strangers, config)
+    )

@@ -124,7 +124,7 @@ def test_filters(store: Sightings) -> None:
         ]
     )
     store.name({key(4): 0.7}, name="Bob", uid="b" * 32)
-    store.assign({key(1): "s-1"})
+    store.assign({key(1): "s-1"}, among=[key(1)])
 
     def tracks(**wanted: Any) -> list[int]:
         chosen = SightingFilter(**wanted)
@@ -223,9 +223,11 @@ def test_retention(store: Sightings) -> None:
 
 def test_strangers_are_assigned_anew_and_leave_with_a_name(store: Sightings) -> None:
     store.write([draft(1), draft(2), draft(3)])
-    store.assign({key(1): "s-1", key(2): "s-1"})
-    store.assign({key(2): "s-2", key(3): "s-2"})
-    assert [one.stranger for one in store.list()] == ["", "s-2", "s-2"]
+    store.assign({key(1): "s-1", key(2): "s-1"}, among=[key(1), key(2)])
+    store.assign({key(3): "s-2"}, among=[key(2), key(3)])
+    assert [one.stranger for one in store.list()] == ["s-1", "", "s-2"]
+    assert store.strangers(leave_out=[key(1)]) == {key(3): "s-2"}
+    store.assign({key(2): "s-2"}, among=[key(2)])
     named = store.name({key(2): None}, name="Bob", uid="b")
     assert [one.track for one in named] == [2] and named[0].stranger == ""
     assert store.name({key(2): 0.3}, name="Bob", uid="b") == ()
