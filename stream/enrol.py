@@ -14,22 +14,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .. import EnrolmentRefused, GalleryEmpty
+from .. import EnrolmentRefused, GalleryEmpty, SourceError
 from ..configs.schema import EnrolConfig
+from ..models.aggregators import make_aggregator
 from ..models.inference import Image
 from ..models.photo import Described, PhotoFace, crop_face, describe_crops, find_faces_in
 from .enrol_admit import Admission, Offered
+from .enrol_clip import ClipWatcher, describe_clip
 from .enrol_faces import check_quality, choose_face
 from .enrol_photos import Loaded, Photo, ReadAhead, decode, find_photos, load_photo, read_bytes
 from .enrol_records import EnrolmentSummary, PhotoResult, Progress, Refusal, refused, shown
+from .enrol_table import read_table
 from .gallery import Gallery
 from .gallery_records import Change, normalise_name
+from .redact import redact_address
+from .source import kind_of, path_of
 
 if TYPE_CHECKING:
     from ..models.pack import Pack
@@ -59,12 +65,15 @@ class Enroller:
         gallery: Gallery,
         rules: EnrolConfig | None = None,
         *,
+        aggregator: str = "auto",
         batch: int = BATCH,
     ) -> None:
         """Enrol into `gallery` with the networks of `pack`, under `rules`.
 
-        batch: photos that are described together, and stored in one transaction.
+        aggregator: what fuses the faces of a clip, as fuse.aggregator of a configuration. batch:
+        photos that are described together, and stored in one transaction.
         """
+        self._aggregator = aggregator
         self._pack = pack
         self._gallery = gallery
         self._rules = rules or EnrolConfig()
@@ -120,6 +129,35 @@ class Enroller:
             )
         return EnrolmentSummary(shown(str(path)), tuple(self.enrol_photos(photos, progress)))
 
+    def enrol_clip(
+        self,
+        name: str,
+        url: str,
+        *,
+        seconds: float | None = None,
+        change: Change | None = None,
+    ) -> PhotoResult:
+        """Enrol the one person in a clip: a video file, or another address of a camera.
+
+        Its faces are fused as in a run, into one sample. seconds: how much of it is watched; a live
+        source needs it. Raises EnrolmentRefused with the reason in words, and what sources raise.
+        """
+        self._admission.begin()
+        result = self._watch(normalise_name(name), url, seconds, change)
+        if result.status == "refused":
+            raise Refusal(result.cause or "unreadable", result.reason)
+        return result
+
+    def enrol_table(
+        self, path: str | Path, *, progress: Progress | None = None
+    ) -> EnrolmentSummary:
+        """Enrol the photos of a CSV file (`read_table`), as `enrol_photos`.
+
+        Raises EnrolmentRefused, naming the line, for a table that cannot be used.
+        """
+        photos = read_table(Path(path))
+        return EnrolmentSummary(shown(str(path)), tuple(self.enrol_photos(photos, progress)))
+
     def enrol_photos(
         self, photos: Sequence[Photo], progress: Progress | None = None
     ) -> list[PhotoResult]:
@@ -139,12 +177,52 @@ class Enroller:
                         progress(len(results), len(photos), result)
         return results
 
+    def _watch(
+        self, name: str, url: str, seconds: float | None, change: Change | None, source: str = ""
+    ) -> PhotoResult:
+        """Enrol a clip. Raises Refusal, and what sources raise."""
+        path = Path(path_of(url))
+        is_file = kind_of(url) == "video" and path.is_file()
+        shortly = shown(path.name) if is_file else redact_address(url)
+        source = source or shortly
+        digest = _digest_of(path) if is_file else ""
+        holder = self._find_holder(digest) if is_file else None
+        if holder is not None:
+            return self._admission.recognise(name, source, holder, change)
+        seen = self._watcher.watch(url, seconds)
+        offered = Offered(
+            name=name,
+            source=source,
+            kept=describe_clip(shortly, seen),
+            digest=digest or hashlib.sha256(seen.template.tobytes()).hexdigest(),
+            embedding=seen.template,
+            norm=1.0,
+            quality=seen.quality,
+            face_height=seen.height,
+            change=change,
+        )
+        (result,) = self._admission.admit([offered])
+        return result
+
+    @cached_property
+    def _watcher(self) -> ClipWatcher:
+        card = self._pack.card
+        name = card.fusion.aggregator if self._aggregator == "auto" else self._aggregator
+        aggregator = make_aggregator(
+            name,
+            dimension=card.embedder.dimension,
+            head_path=self._pack.fusion_heads.get(name),
+        )
+        return ClipWatcher(self._pack, aggregator, self._rules)
+
     def _load(self, photo: Photo) -> Loaded:
         """Read a photo, if its name can be one. Runs in the reader's thread."""
         try:
             photo = photo._replace(name=normalise_name(photo.name))
         except EnrolmentRefused as refusal:
             return Loaded(photo._replace(name=shown(photo.name)), refusal=refusal)
+        if photo.is_clip:
+            return Loaded(photo)  # watched when it is its turn
         return load_photo(photo, self._find_holder)
 
     def _find_holder(self, digest: str) -> str | None:
@@ -183,8 +261,9 @@ class Enroller:
                 results[place] = refused(photo.source, photo.name, refusal)
                 continue
             measures = (what.embedding, what.norm, what.quality, face.height)
+            kept = "(picture)" if photo.path == Path() else shown(photo.path.name)
             offered[place] = Offered(
-                photo.name, photo.source, one.loaded.digest, *measures, photo.change
+                photo.name, photo.source, kept, one.loaded.digest, *measures, photo.change
             )
         results.update(zip(offered, self._admission.admit([*offered.values()]), strict=True))
         return [results.get(place) or self._settle(one.loaded) for place, one in enumerate(batch)]
@@ -199,12 +278,28 @@ class Enroller:
         return describe_crops(self._pack, crops, [face for _, face in faces])
 
     def _settle(self, loaded: Loaded) -> PhotoResult:
-        """What becomes of a photo whose face is not looked at."""
+        """What becomes of a photo whose face is not looked at, or of a clip."""
         photo = loaded.photo
-        if loaded.refusal is not None:
-            return refused(photo.source, photo.name, loaded.refusal)
-        assert loaded.holder is not None  # nothing else is left
+        try:
+            if loaded.refusal is not None:
+                raise loaded.refusal
+            if loaded.holder is None:
+                return self._watch(photo.name, str(photo.path), None, photo.change, photo.source)
+        except EnrolmentRefused as refusal:
+            return refused(photo.source, photo.name, refusal)
+        except SourceError as error:
+            unreadable = Refusal("unreadable", f"unreadable video: {error}")
+            return refused(photo.source, photo.name, unreadable)
         return self._admission.recognise(photo.name, photo.source, loaded.holder, photo.change)
+
+
+def _digest_of(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal. Raises EnrolmentRefused."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise Refusal("unreadable", f"unreadable video: {error.strerror}") from error
 
 
 def _in_groups(loaded: Iterable[Loaded]) -> Iterator[list[Loaded]]:

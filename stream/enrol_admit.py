@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET
 from scipy.special import ndtri
 
 from .. import EnrolmentRefused, GalleryError
@@ -22,23 +23,25 @@ from ..models.card import Card, DecisionSpec
 from .enrol_alike import Alike, LookAlikes, unit_rows
 from .enrol_records import PhotoResult, Refusal, refused
 from .gallery import Gallery
-from .gallery_records import Change, NewSample, normalise_name
+from .gallery_records import Change, NewSample, fuse, normalise_name
 
 Floats = npt.NDArray[np.float32]
 
-CHANCE = 0.001
+CHANCE = 0.01
 """How likely a stranger may look like somebody of the gallery."""
 
 
 class Offered(NamedTuple):
     """A face to enrol: who it is of, where it comes from, and what the networks said of it.
 
-    name: normalised. digest: SHA-256 of what it was made of, by which it is known again.
+    name: normalised. source: as the user knows it; kept: what the gallery notes of that. digest:
+    SHA-256 of what it was made of, by which it is known again.
     embedding: (C,) float32 of any length. face_height: px, None where nothing was measured.
     """
 
     name: str
     source: str
+    kept: str
     digest: str
     embedding: Floats
     norm: float
@@ -90,7 +93,10 @@ class Admission:
         if not offered:
             return []
         people = self._look(len(offered[0].embedding))
-        compared = people.compare(unit_rows(np.stack([one.embedding for one in offered])))
+        units = unit_rows(np.stack([one.embedding for one in offered]))
+        newcomers = [one.name for one in offered if one.name not in people]
+        together = {name: len(units) + i for i, name in enumerate(dict.fromkeys(newcomers))}
+        compared = people.compare(np.concatenate([units, *_fuse(offered, units, together)]))
         holders = self._gallery.holders([one.digest for one in offered], **self._key)
         results: list[PhotoResult] = []
         for place, one in enumerate(offered):
@@ -98,8 +104,12 @@ class Admission:
             if holder is not None:
                 results.append(self.recognise(one.name, one.source, holder, one.change))
                 continue
+            own, other = compared.nearest(place, one.name)
+            if own is None and one.name in together:
+                # All that is known of somebody new tells more than one face.
+                _, other = compared.nearest(together[one.name], one.name)
             try:
-                result = self._judge(one, *compared.nearest(place, one.name), people.people)
+                result = self._judge(one, own, other, people.people)
             except Refusal as refusal:
                 results.append(refused(one.source, one.name, refusal))
                 continue
@@ -139,14 +149,14 @@ class Admission:
         elif line is not None and other is not None and other.score >= line:
             if own is None:
                 name, remark = self._resolve(name, other, "")
-            elif own < other.score:
+            else:
                 remark = self._compete(name, own, other)
         elif own is not None and self._is_odd(own):
             remark = (
                 f"unlike the faces of {name} enrolled before ({own:.2f}): enrol another person of "
                 "that name under another one"
             )
-        self._check_validity(name)
+        self._check_validity(name, one.change)
         height, quality = one.face_height, one.quality
         return PhotoResult(one.source, name, "enrolled", "", height, quality, remark=remark)
 
@@ -165,9 +175,12 @@ class Admission:
         )
 
     def _compete(self, name: str, own: float, other: Alike) -> str:
-        """The remark on a face that is more like another person than like its own."""
+        """The remark on a face that looks like another person than the one it is said to be.
+
+        Raises Refusal where it looks more like them than like its own person.
+        """
         words = f"looks like {other.name} at {other.score:.2f}, and like {name} at {own:.2f}"
-        if self._rules.duplicates == "add":
+        if own >= other.score or self._rules.duplicates == "add":
             return words
         raise Refusal(
             "looks like somebody else",
@@ -185,9 +198,12 @@ class Admission:
         decision = self._card.decision
         return decision is not None and own < decision.impostor_cosine_centre
 
-    def _check_validity(self, name: str) -> None:
+    def _check_validity(self, name: str, change: Change | None) -> None:
+        """Raise Refusal for somebody whose time is over, and is given no more."""
         if name not in self._expired:
             return
+        if change is not None and (change.valid_until, change.keep_until) != (UNSET, UNSET):
+            return  # the gallery says whether that is enough
         identity, now = self._gallery.show(name).identity, time.time()
         ends = [end for end in (identity.valid_until, identity.keep_until) if end is not None]
         if ends and min(ends) <= now:
@@ -224,7 +240,7 @@ class Admission:
             embedding=one.embedding,
             norm=one.norm,
             quality=one.quality,
-            source=one.source,
+            source=one.kept,
             digest=one.digest,
             change=one.change if wanted else None,
         )
@@ -278,6 +294,7 @@ def enrol_template(
     offered = Offered(
         name=normalise_name(name),
         source=source,
+        kept=source,
         digest=digest or hashlib.sha256(vector.astype("<f4").tobytes()).hexdigest(),
         embedding=vector,
         norm=norm,
@@ -288,3 +305,13 @@ def enrol_template(
     if result.status == "refused":
         raise Refusal(result.cause or "duplicate photo", result.reason)
     return result
+
+
+def _fuse(offered: Sequence[Offered], units: Floats, names: Iterable[str]) -> list[Floats]:
+    """The templates (1, C) of these names, of all their faces among those offered."""
+    fused = []
+    for name in names:
+        rows = [i for i, one in enumerate(offered) if one.name == name]
+        quality = np.array([offered[i].quality for i in rows], np.float64)
+        fused.append(fuse(units[rows], quality, np.zeros(1, np.intp)))
+    return fused
