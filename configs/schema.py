@@ -177,6 +177,17 @@ class MatchConfig:
     density: Literal["anchors", "learned"] = "anchors"
     """ida: where the density around a face comes from: the pack's anchors, or the network that
     learned from them (IDA-L). Thresholds are fitted with the anchors."""
+    search: Literal["exact", "approximate"] = "exact"
+    """exact: whoever scores best is found. approximate: only the likeliest parts of the gallery are
+    looked at, and somebody may be missed; how often is measured on the gallery and logged. For
+    galleries of hundreds of thousands; needs the extra faiss."""
+    precision: Literal["float32", "bfloat16", "int8"] = "float32"
+    """exact: how the gallery's vectors are kept in memory. bfloat16 takes half of it and int8 a
+    quarter; the true vectors then lie in a temporary file, the answers are the same and take
+    longer."""
+    cluster: str = ""
+    """exact: HOST:PORT of the head of a Ray cluster whose nodes keep the vectors and search them
+    together, where one machine is not enough; empty searches here. Needs the extra cluster."""
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from .search import SearchIndex
 from .search_rows import blocks_of
 from .search_scan import Candidates
 
-WANTED = 0.99
-"""Recall of the ten best that cells are added for."""
+WANTED = 0.98
+"""How often the best must be found; cells are added for it."""
 SAMPLE = 200
 """Searches that recall is measured with."""
 DEPTH = 10
@@ -102,10 +102,17 @@ class Cells:
             keys[:, -2] = -(0.5 + (own - self._middle) / 4.0) / self._tau
             keys[:, -1] = 0.125 / self._tau
         faiss: Any = import_module("faiss")
-        # The number of cells goes with the search: threads share the file.
-        options = faiss.SearchParametersIVF(nprobe=self.looked)
         most = min(need + _SPARE, self._file.ntotal)
-        rows: Integers = self._file.search(keys, most, params=options)[1]
+
+        def look(keys: Floats, cells: int) -> Integers:
+            # The number of cells goes with the search: threads share the file.
+            options = faiss.SearchParametersIVF(nprobe=cells)
+            return np.asarray(self._file.search(keys, most, params=options)[1])
+
+        rows = look(keys, self.looked)
+        nobody = rows[:, 0] < 0  # the cells were empty: somebody is always the best
+        if nobody.any():
+            rows[nobody] = look(keys[nobody], self.cells)
         found = np.nonzero(rows >= 0)  # -1 where the cells hold fewer
         return Candidates(found[0], rows[found])
 
@@ -143,7 +150,7 @@ class ApproximateIndex(SearchIndex):
         return self._finder.recall
 
     def _measure(self, vectors: Floats) -> Recall:
-        """Double the cells looked at until the recall is WANTED; all give what there is to find."""
+        """Look at more cells until the recall is WANTED; all of them give what there is to find."""
         probes = sample_probes(vectors, min(SAMPLE, len(vectors)))
         truth = self._best(probes)
         looked, cells = 1, self._finder.cells
@@ -152,9 +159,9 @@ class ApproximateIndex(SearchIndex):
             pairs = list(zip(truth, self._best(probes), strict=True))
             first = float(np.mean([a[:1] == b[:1] for a, b in pairs]))
             best = float(np.mean([len({*a} & {*b}) / len(a) for a, b in pairs]))
-            if best >= WANTED or looked >= cells:
+            if first >= WANTED or looked >= cells:
                 return Recall(first, best, len(probes), self._finder.looked, cells)
-            looked *= 2
+            looked += 1 + looked // 2
 
     def _best(self, probes: Floats) -> list[list[int]]:
         return [[hit.identity for hit in hits] for hits in self.search(probes, DEPTH)]

@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +28,7 @@ MEASURED_FROM = 20_000
 """Smaller galleries are searched by the matrix product, unmeasured: they are quick anyway."""
 
 _ROWS = 1 << 15  # rows to measure on
-_REPEATS = 5
+_REPEATS = 7
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +104,10 @@ def choose_kernels(rows: Floats) -> KernelChoice:
 
 
 def measure_kernels(rows: Floats, *, repeats: int = _REPEATS) -> KernelChoice:
-    """Time every kernel on rows (n >= MANY, C), in turns; the medians decide."""
+    """Time every kernel on rows (n >= MANY, C), in turns.
+
+    The least of its times counts: whatever else the machine does can only add to them.
+    """
     seconds: dict[str, dict[int, float]] = {name: {} for name in kernels()}
     for size in (FEW, MANY):
         probes = np.ascontiguousarray(rows[:size])
@@ -117,6 +119,6 @@ def measure_kernels(rows: Floats, *, repeats: int = _REPEATS) -> KernelChoice:
                 if turn:  # the first one warms up
                     times[name].append(time.perf_counter() - started)
         for name, values in times.items():
-            seconds[name][size] = median(values)
+            seconds[name][size] = min(values)
     few, many = (min(seconds, key=lambda name: seconds[name][size]) for size in (FEW, MANY))
     return KernelChoice(few, many, seconds, len(rows))

@@ -19,6 +19,8 @@ from ..models.search import SearchIndex
 from .gallery import Gallery
 from .gallery_records import Roster
 from .match import GalleryIndex
+from .negatives import Negatives
+from .searching import IndexMaker
 
 LOOK_SECONDS = 0.5
 """How often the gallery's version is looked up: changes are followed within a second."""
@@ -51,12 +53,14 @@ class KnownPeople:
         embedder: str,
         dimension: int,
         anchors: DensityModel | None,
+        make_index: IndexMaker = SearchIndex,
         look_seconds: float = LOOK_SECONDS,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Read the gallery, and start to follow it.
 
         embedder: SHA-256 of its file; dimension: length of its embeddings (an empty gallery).
+        make_index: of every version, `SearchIndex` or what stream/searching gives.
         now: seconds since 1970, by which people become valid and expire. Raises what
         `Gallery.roster` raises, GalleryError for embeddings of another length.
         """
@@ -65,6 +69,7 @@ class KnownPeople:
         self._embedder = embedder
         self._dimension = dimension
         self._anchors = anchors
+        self._make_index = make_index
         self._look_seconds = look_seconds
         self._now = now
         self._lock = threading.Lock()
@@ -95,6 +100,10 @@ class KnownPeople:
         used, the last one stays in use; the log says so once, and again when it is right.
         """
         return self._index
+
+    def negatives(self) -> Negatives:
+        """The faces that are not somebody, at least as new as the index that was given last."""
+        return self._negatives
 
     def __enter__(self) -> Self:
         """Itself; leaving closes it."""
@@ -202,7 +211,7 @@ class KnownPeople:
     def _show(self, roster: Roster) -> None:
         """Make the index of whom the roster says are matched now."""
         templates = roster.at(self._now())
-        index = SearchIndex(
+        index = self._make_index(
             templates.vectors,
             np.arange(len(templates.vectors)),
             anchors=self._anchors,
@@ -215,4 +224,5 @@ class KnownPeople:
         # A second copy of the vectors, beside the index's, only where time will change who is in.
         self._coming = roster if templates.changes_at is not None else None
         self._changes_at = templates.changes_at or math.inf
+        self._negatives = Negatives(roster.negatives)  # before the index that they are asked with
         self._index: GalleryIndex = templates.version, index, templates.names

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from .. import ConfigError, FacestreamError, GalleryError, RecordError
 from ..models.fusion import Doubles, Floats
 from ..models.ida import DensityModel, check_unit_rows
-from ..models.search import Hit
+from ..models.search import Hit, SearchIndex
 from ..models.search_rows import Precision
 from .search_lead import Order, Piece, Search, lead
 
@@ -35,7 +35,7 @@ END_SECONDS = 10.0
 """How long the child may take to leave the cluster."""
 
 
-class ShardedIndex:
+class ShardedIndex(SearchIndex):
     """As `SearchIndex`, its rows spread over the nodes of a Ray cluster; close it when done.
 
     Every node finds its own k best, with float64 scores, so that the best of those are the k best
@@ -68,14 +68,15 @@ class ShardedIndex:
                 f"got {vectors.shape} {vectors.dtype} and {owners.shape}"
             )
         check_unit_rows("gallery vectors", vectors)
-        _require_ray()
+        require_ray()
         _require_listener(address, patience)
         if densities is None and anchors is not None:
             densities = anchors.density(vectors)
+        # What `SearchIndex` itself would keep lies in the shards.
         self.dimension = vectors.shape[1]
         self.anchors = anchors
-        self.identities = len(np.unique(owners))
-        """How many identities have at least one vector."""
+        self.precision: Precision = precision
+        self._identities = len(np.unique(owners))
         self._lock = threading.Lock()
         context = get_context("spawn")
         self._link, there = context.Pipe()
@@ -96,6 +97,16 @@ class ShardedIndex:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def identities(self) -> int:
+        """How many identities have at least one vector."""
+        return self._identities
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of this machine's memory: none, unless it searches, too."""
+        return 0
 
     def search(
         self,
@@ -171,7 +182,8 @@ def _lost(child: BaseProcess, why: str) -> GalleryError:
     )
 
 
-def _require_ray() -> None:
+def require_ray() -> None:
+    """Raise ConfigError when it is not installed."""
     if importlib.util.find_spec("ray") is None:
         raise ConfigError(
             "match.cluster needs Ray, which is not installed: pip install 'facestream[cluster]' "

@@ -1,0 +1,54 @@
+"""Which index a configuration searches the gallery with."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import ConfigError
+from ..configs.schema import MatchConfig
+from ..models.fusion import Doubles, Floats
+from ..models.ida import DensityModel
+from ..models.search import SearchIndex
+
+
+class IndexMaker(Protocol):
+    """Makes the index of one version of the gallery."""
+
+    def __call__(
+        self,
+        vectors: Floats,
+        owners: npt.NDArray[np.integer],
+        /,
+        *,
+        anchors: DensityModel | None,
+        densities: Doubles | None,
+    ) -> SearchIndex:
+        """Arguments as of `SearchIndex`."""
+        ...
+
+
+def index_maker(config: MatchConfig) -> IndexMaker:
+    """The maker that match.search, match.precision and match.cluster ask for.
+
+    Raises ConfigError where they exclude each other, or need what is not installed.
+    """
+    if config.search == "approximate":
+        if config.cluster or config.precision != "float32":
+            raise ConfigError(
+                "match.search: approximate keeps float32 vectors on this machine: leave "
+                "match.precision and match.cluster out, or set match.search: exact"
+            )
+        from ..models.search_approximate import ApproximateIndex, require_faiss
+
+        require_faiss()
+        return ApproximateIndex
+    if config.cluster:
+        from .search_shards import ShardedIndex, require_ray
+
+        require_ray()
+        return partial(ShardedIndex, address=config.cluster, precision=config.precision)
+    return partial(SearchIndex, precision=config.precision)
