@@ -39,10 +39,9 @@ shown, were trained by the same recipe on the same sets (`facestream train cafac
 and so on) and do not run live. CFAN and PFE read feature maps, which these packs' networks do not
 give: here they read the style statistics instead, means and deviations of such maps, and are not
 the papers'. PFE has its own loss. The last three are what was tried beyond: *quality-caface* is
-CAFace with the quality as one more style channel, eight centres and codes twice as long; in
-*guided-caface* a face counts exp(score) times in CAFace, with a score like that of the learned
-mean, so that what it learns beyond comes from the set; *learned-embedding* is the learned mean that
-also reads the embedding.
+CAFace with the quality as one more style channel; in *guided-caface* a face counts exp(score) times
+in CAFace, with a score like that of the learned mean, so that what it learns beyond comes from the
+set; *learned-embedding* is the learned mean that also reads the embedding.
 
 A stretch that is longer than its run walks back and forth over it, so a set may hold a view twice.
 Columns in which any set does are marked *augmented*; how many do, and how many different views a
