@@ -169,9 +169,9 @@ class Remembering:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         keys = np.frombuffer(b"".join(self._said), np.uint8).reshape(len(self._said), -1)
         columns = (np.stack(column) for column in zip(*self._said.values(), strict=True))
-        named = dict(zip(Embedded._fields, columns, strict=True))
+        embeddings, norms, styles = columns
         with written_whole(self._path) as partial, partial.open("wb") as file:
-            np.savez(file, crops=keys, **named)
+            np.savez(file, crops=keys, embeddings=embeddings, norms=norms, styles=styles)
         self._unsaved = 0
 
 

@@ -1,0 +1,267 @@
+"""`facestream bench embedder`: pairs, means over seeds, occlusion, finished runs and the page."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from facestream import ConfigError
+from facestream.configs.face_training import EmbedderTraining, FaceData
+from facestream.configs.training import read_training
+from facestream.models.align import ARCFACE_112
+from facestream.models.fusion import Floats
+from facestream.models.inference import Image
+from facestream.tools import bench_embedder_measure
+from facestream.tools.bench_embedder import (
+    Measured,
+    all_pairs,
+    areas,
+    chance_areas,
+    cosines,
+    orders,
+    some_pairs,
+    tars,
+)
+from facestream.tools.bench_embedder_faces import Faces, occlude, occlude_all
+from facestream.tools.bench_embedder_measure import Showing, measure_runs
+from facestream.tools.bench_embedder_page import write_page
+from facestream.tools.bench_embedder_runs import CQA, PLAIN, PRESETS, TINY, Run, find_runs
+from facestream.tools.eval_verification import Bootstrap
+from facestream.train.checkpoint import Origin
+from facestream.train.curve import Point
+from facestream.train.embedder import embedder_recipe
+from facestream.train.engine import train
+from facestream.train.face_lists import LabelledFaces
+from facestream.train.face_pictures import CropPictures
+from facestream.train.face_recipe import split_faces
+
+BOOTSTRAP = Bootstrap(20, 1)
+
+
+def test_every_later_picture_meets_everybodys_first() -> None:
+    pairs = all_pairs(np.array([0, 0, 1, 1, 1]), np.array([0, 1, 0, 1, 2]))
+    assert list(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)) == [
+        (1, 0), (1, 2), (3, 0), (3, 2), (4, 0), (4, 2),
+    ]  # fmt: skip
+    assert pairs.same.tolist() == [True, False, False, True, False, True]
+
+
+def test_a_probe_meets_its_mates_and_some_others() -> None:
+    pairs = some_pairs(np.array([2, 0]), np.arange(6), 3, seed=1)
+    assert pairs.same.sum() == 2 and len(pairs.same) == 8
+    assert pairs.second[pairs.same].tolist() == [2, 0]
+    assert len(set(pairs.second[:4].tolist())) == 4  # none twice
+    assert np.array_equal(pairs.other, pairs.second)
+
+
+def test_cosines_are_those_of_the_rows_of_a_pair() -> None:
+    pairs = all_pairs(np.array([0, 0]), np.array([0, 1]))
+    probes = np.array([[9, 9], [3, 4]], np.float32)
+    gallery = np.array([[2, 0], [9, 9]], np.float32)
+    assert cosines(pairs, probes, gallery).tolist() == pytest.approx([0.6])
+
+
+def test_a_difference_is_paired_by_seed_and_resample() -> None:
+    one = Measured(np.array([0.5, 0.7]), np.array([0.5, 0.6, 0.7]))
+    other = Measured(np.array([0.4, 0.5]), np.array([0.4, 0.5, 0.6]))
+    less = one.minus(other)
+    assert less.seeds.tolist() == pytest.approx([0.1, 0.2])
+    number = less.number
+    assert number.value == pytest.approx(0.15) and number.unit == "points"
+    assert number.low == pytest.approx(0.1) and number.high == pytest.approx(0.1)
+    assert number.spread == pytest.approx(np.sqrt(0.005))
+    single = Measured(np.array([0.2]), np.array([0.2, 0.2, 0.2]))
+    assert one.minus(single).seeds.tolist() == pytest.approx([0.3, 0.5])
+    assert single.number.spread is None
+
+
+def test_tar_is_the_mean_over_seeds() -> None:
+    owners = np.repeat(np.arange(10), 2)
+    pairs = all_pairs(owners, np.tile([0, 1], 10))
+    perfect = pairs.same.astype(np.float64)
+    for found in tars(pairs, [perfect, -perfect], [0.05, 0.01], BOOTSTRAP):
+        assert found.seeds.tolist() == [1.0, 0.0] and found.draws.tolist() == [0.5] * 20
+
+
+def test_norms_that_fall_with_damage_are_in_order() -> None:
+    owners = np.repeat(np.arange(5), 2)
+    fair = np.arange(4.0)[::-1, None] + np.linspace(0, 0.5, 10)
+    found = orders([fair, -fair], owners, BOOTSTRAP)
+    assert found.within.seeds.tolist() == pytest.approx([1.0, -1.0])
+    assert 0.9 < found.pooled.seeds[0] == pytest.approx(-found.pooled.seeds[1])
+    apart = orders([np.array([[1.0, 9.0], [0.0, 8.0]])], np.array([0, 1]), BOOTSTRAP)
+    # Both faces are in order; over all, ranks 3 1 4 2 of places 1 1 0 0 by hand.
+    assert apart.within.number.value == 1.0
+    by_hand = np.corrcoef([2, 4, 1, 3], [1, 1, 0, 0])[0, 1]
+    assert apart.pooled.number.value == pytest.approx(by_hand)
+
+
+def test_true_quality_beats_chance_which_is_a_share_of_the_misses() -> None:
+    draw = np.random.default_rng(0)
+    pairs = some_pairs(np.repeat(np.arange(12), 6), np.arange(12), 8, seed=1)
+    bad = draw.random(len(pairs.same)) < 0.3
+    scores = np.where(pairs.same, np.where(bad, -1.0, 1.0), draw.uniform(-0.5, 0.5, len(bad)))
+    chance = chance_areas(pairs, [scores, scores], BOOTSTRAP)
+    missed = bad[pairs.same].mean()
+    assert chance.seeds.tolist() == pytest.approx([0.3 * missed] * 2)
+    best = areas(pairs, [scores, scores], [1.0 - bad] * 2, BOOTSTRAP)
+    high = best.minus(chance).number.high
+    assert best.unit == "area" and high is not None and high < 0
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.6])
+def test_a_share_of_the_area_gets_one_colour(share: float) -> None:
+    face = np.random.default_rng(5).integers(0, 256, (112, 112, 3)).astype(np.uint8)
+    for place in ("block", "lower part"):
+        for seed in range(20):
+            covered = occlude(face, share, place, np.random.default_rng(seed))  # type: ignore[arg-type]
+            changed = (covered != face).any(axis=2)
+            rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+            inside = covered[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            assert inside.shape[0] * inside.shape[1] == pytest.approx(share * 112**2, rel=0.03)
+            assert (inside == inside[0, 0]).all()
+            if place == "lower part":
+                assert rows[-1] == 111 and len(columns) == 112
+
+
+def test_faces_are_occluded_alike_whatever_comes_after() -> None:
+    faces = np.zeros((3, 112, 112, 3), np.uint8)
+    whole = occlude_all(faces, 0.4, "block", seed=2)
+    assert np.array_equal(occlude_all(faces[:2], 0.4, "block", seed=2), whole[:2])
+    assert not np.array_equal(whole[0], whole[1])
+
+
+class ColourTeacher:
+    """Embeds a crop as its mean colours in four quarters and a constant: (N, 13)."""
+
+    template = ARCFACE_112
+    dimension = 13
+
+    def embed(self, crops: Image) -> SimpleNamespace:
+        quarters = crops.reshape(len(crops), 2, 56, 2, 56, 3).mean(axis=(2, 4)).reshape(-1, 12)
+        rows = np.concatenate([quarters - 127, np.ones((len(crops), 1))], axis=1)
+        return SimpleNamespace(embeddings=rows.astype(np.float32))
+
+
+def make_faces(people: int) -> Image:
+    draw = np.random.default_rng(0)
+    small = draw.integers(0, 256, (people, 4, 4, 3)).astype(np.uint8)
+    return small.repeat(28, axis=1).repeat(28, axis=2)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One real run of the preset with branches, of two steps, standing for all three and a seed."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs")
+    preset, _ = read_training(EmbedderTraining, "embedder", CQA)
+    run = replace(preset.run, steps=2, batch=4, validate_every=1, warmup=0)
+    config = replace(
+        preset, run=run, data=replace(preset.data, validation=4), blends=2, dimension=13
+    )
+    crops = make_faces(8)
+    names = [str(n) for n in range(8)]
+    faces = LabelledFaces("faces", CropPictures(names, crops), np.arange(8), names)
+    recipe = embedder_recipe(config, split_faces(faces, FaceData(held_out=0.5)), ColourTeacher())  # type: ignore[arg-type]
+    place = folder / CQA / "seed-1"
+    place.mkdir(parents=True)
+    text = yaml.safe_dump(asdict(config), sort_keys=False)
+    train(recipe, run, place, Origin("embedder", text, recipe.fingerprint, ""))
+    for other in (TINY, PLAIN):
+        shutil.copytree(folder / CQA, folder / other)
+    (folder / CQA / "seed-2").mkdir()  # not finished: left out
+    return folder
+
+
+def test_finished_runs_are_found_with_what_they_learned(runs: Path) -> None:
+    found = find_runs(runs)
+    assert tuple(found) == PRESETS and all(len(of) == 1 for of in found.values())
+    run = found[CQA][0]
+    assert (run.seed, run.steps, run.settings["attention"]) == (1, 2, True)
+    assert run.parameters > 500_000
+    first, last = run.at("agreement", validated=True)
+    assert -1 <= first <= 1 and -1 <= last <= 1
+    assert run.at("distil", validated=False)[0] == pytest.approx(1, abs=0.7)
+
+
+def test_what_is_missing_or_of_other_settings_is_said(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="train embedder embedder-tiny --seed 1 --seed 2"):
+        find_runs(tmp_path)
+    copied = tmp_path / "runs"
+    shutil.copytree(runs, copied)
+    (copied / CQA / "seed-1").rename(copied / CQA / "seed-4")
+    assert find_runs(copied)  # the seed is the run's, not the folder's
+    best = copied / PLAIN / "seed-1" / "best.pt"
+    held = torch.load(best, weights_only=True)
+    held["origin"]["data"] = "other faces"
+    torch.save(held, best)
+    with pytest.raises(ConfigError, match="expected the settings and faces of embedder-tiny"):
+        find_runs(copied)
+
+
+def test_a_page_is_written_of_runs_faces_and_packs(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    crops = make_faces(16).repeat(2, axis=0)
+    crops[1::2] = crops[1::2] // 2 + 60
+    owners, turns = np.divmod(np.arange(32), 2)
+
+    class Held(Faces):
+        def crops(self, template: object) -> Image:
+            return crops
+
+    faces = Held("London", [Path("a")] * 32, np.zeros((32, 5, 2), np.float32), owners, turns)
+    pack = SimpleNamespace(
+        detector=SimpleNamespace(detect=lambda images: [None]),
+        embedder=ColourTeacher(),
+        card=SimpleNamespace(
+            name="open", embedder=SimpleNamespace(file=""), checksum=lambda file: "colours"
+        ),
+    )
+    monkeypatch.setattr(bench_embedder_measure, "open_pack", lambda name, threads: pack)
+    monkeypatch.setattr(bench_embedder_measure, "london", lambda assets, detector: faces)
+    monkeypatch.setattr(bench_embedder_measure, "wild", lambda assets: None)
+    monkeypatch.setattr(
+        bench_embedder_measure, "detector_scores", lambda detector, crops: np.ones(len(crops))
+    )
+    found = measure_runs(runs, tmp_path, Bootstrap(10, 1))
+    assert found.pairs == {"London": (16, 240)} and found.people == {"London": 16}
+    # All presets are one network here, and the teacher is both packs.
+    for of in found.occlusion["London"].values():
+        assert np.array_equal(of[CQA].draws, of[PLAIN].draws)
+    for by_name in found.against["London"].values():
+        assert by_name["open"].seeds == by_name["omz"].seeds
+    page = write_page(found, "facestream bench embedder --folder RUNS", Bootstrap(10, 1))
+    for words in ("## Training", "| lower part, 60 % |", "2 steps of 4"):
+        assert words in page
+    assert "in 6 the interval holds 0" in page
+    assert ("None of them becomes the pack" in page) != ("has to say so too" in page)
+
+
+def test_embeddings_are_kept_between_runs(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = find_runs(runs)[TINY][0]
+    show = Showing({TINY: [run]}, runs / "kept")
+    crops = make_faces(3)
+    once = show.students(crops, "faces")[TINY][0]
+    assert once.shape == (3, 13) and once.dtype == np.float32
+
+    def refuse(*_: object) -> Floats:
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr("facestream.models.embedder.OnnxEmbedder.embed", refuse)
+    np.testing.assert_array_equal(show.students(crops, "faces")[TINY][0], once)
+
+
+def test_a_course_is_told_from_its_ends() -> None:
+    curve = [Point(n + 1, {"distil": float(n)}) for n in range(30)]
+    curve += [Point(10, {"agreement": 0.1}, validated=True), Point(30, {"agreement": 0.4}, True)]
+    run = Run(TINY, 1, {"run": {"steps": 30}}, "", curve, 30, 1, Path("x"))
+    assert run.at("distil", validated=False) == (4.5, 24.5)
+    assert run.at("agreement", validated=True) == (0.1, 0.4)
