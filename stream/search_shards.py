@@ -7,7 +7,7 @@ is in when the cluster's head is lost, takes over signals and writes to the term
 from __future__ import annotations
 
 import importlib.util
-import os
+import shutil
 import socket
 import tempfile
 import threading
@@ -88,7 +88,9 @@ class ShardedIndex(SearchIndex):
         self._child = context.Process(target=lead, args=(there, order), daemon=True)
         self._child.start()
         there.close()
-        self._end = weakref.finalize(self, _end, self._link, self._child, folder)
+        # Whoever lets go of an index that nobody closed does not wait for its child, which ends
+        # when the link does.
+        self._end = weakref.finalize(self, _let_go, self._link, folder)
         try:
             if not self._link.poll(patience):
                 raise unreachable(address, f"nothing answered within {patience:g} s")
@@ -144,6 +146,9 @@ class ShardedIndex(SearchIndex):
     def close(self) -> None:
         """End the actors and the child."""
         self._end()
+        self._child.join(END_SECONDS)
+        self._child.kill()  # does nothing where it has ended
+        self._child.join()
 
     def _ask(self, question: Search | None) -> Any:
         with self._lock:
@@ -164,15 +169,9 @@ class ShardedIndex(SearchIndex):
         return answer
 
 
-def _end(link: Connection, child: BaseProcess, folder: Path) -> None:
+def _let_go(link: Connection, folder: Path) -> None:
     link.close()
-    child.join(END_SECONDS)
-    child.kill()  # does nothing where it has ended
-    child.join()
-    for name in os.listdir(folder) if folder.is_dir() else ():
-        (folder / name).unlink()
-    if folder.is_dir():
-        folder.rmdir()
+    shutil.rmtree(folder, ignore_errors=True)  # the child has deleted it, if it came so far
 
 
 def _lost(child: BaseProcess, why: str) -> GalleryError:

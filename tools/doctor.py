@@ -50,6 +50,7 @@ def doctor(
     checks = [
         *check_packages(),
         *check_inference(),
+        *check_search(),
         *check_decoders(),
         *check_packs(),
         *check_folders(),
@@ -108,6 +109,16 @@ def check_inference() -> Iterator[Check]:
         cpu_lost = runtime.backend == "onnxruntime" and runtime.device == "cpu"
         state: State = "ok" if runtime.usable else "wrong" if cpu_lost else "note"
         yield Check("inference", name, state, found, mend)
+
+
+def check_search() -> Iterator[Check]:
+    """Who computes the cosines of a large gallery's search, by measuring it."""
+    import numpy as np
+
+    from ..models.search_kernels import measure_kernels
+
+    rows = np.random.default_rng(0).standard_normal((20_000, 512), np.float32)
+    yield Check("search", "512 dimensions", "ok", str(measure_kernels(rows)))
 
 
 def check_decoders() -> Iterator[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import os
 import shutil
 from collections.abc import Iterator
@@ -50,6 +51,7 @@ def test_this_installation_is_in_order(open_models: Pack) -> None:
     assert {check["state"] for check in found.values()} <= {"ok", "note"}
     assert found["packs", "open"]["found"].startswith("complete")
     assert "onnxruntime" in found["inference", "onnxruntime cpu"]["found"]
+    assert re.match(r"1 probe by \w+ \(ms: ", found["search", "512 dimensions"]["found"])
     # What runs the pack here is what doctor says can run.
     assert open_models.provider in [
         c["found"] for (area, _), c in found.items() if area == "inference" and c["state"] == "ok"
