@@ -20,11 +20,13 @@ from sqlalchemy import URL, delete, select
 from .. import EnrolmentRefused
 from ..models.ida import DensityModel
 from . import gallery_density as density
+from . import gallery_marks as marking
 from . import gallery_read as reading
 from . import gallery_transfer as transfer
 from . import gallery_write as writing
 from .gallery_archive import ImportSummary, read_archive, write_archive
 from .gallery_engine import Database, locate
+from .gallery_marks import Mark
 from .gallery_packs import GalleryPacks
 from .gallery_records import (
     AuditEntry,
@@ -36,6 +38,7 @@ from .gallery_records import (
     Roster,
     Watchlist,
     check_text,
+    check_vector,
     normalise_name,
 )
 from .gallery_tables import identities, watchlists
@@ -243,6 +246,44 @@ class Gallery:
             writing.lock(connection)
             return writing.change_members(connection, watchlist, people, add=False)
 
+    def mark_not(
+        self,
+        name: str,
+        embedding: Floats,
+        *,
+        pack: str,
+        embedder: str,
+        source: str,
+        notes: str = "",
+    ) -> Mark:
+        """Say that a face is not this person: from the next version on it is not taken for them.
+
+        embedding: (C,) float32, of a photo or a track's template. embedder: SHA-256 of the
+        embedder's file; source: where the face was seen. A face that is marked already stays so.
+        Raises UnknownIdentity, GalleryError for a vector that cannot be an embedding of this pack.
+        """
+        vector = np.asarray(embedding, np.float32)
+        check_vector(vector)
+        check_text("source", source)
+        check_text("notes", notes)
+        unit = vector / np.linalg.norm(vector)
+        with self._database.transaction(write=True) as connection:
+            return marking.add_mark(
+                connection, name, unit, pack=pack, embedder=embedder, source=source, notes=notes
+            )
+
+    def unmark_not(self, key: str) -> Mark:
+        """Take a mark back, by its id or the beginning of one. Raises GalleryError for no such."""
+        with self._database.transaction(write=True) as connection:
+            mark = marking.remove_mark(connection, key)
+        self._database.forget_deleted()
+        return mark
+
+    def marks(self, name: str | None = None) -> tuple[Mark, ...]:
+        """All "not this person" marks, or one person's, oldest first. Raises UnknownIdentity."""
+        with self._database.transaction() as connection:
+            return marking.read_marks(connection, name)
+
     def export(self, path: str | Path) -> int:
         """Write everybody, with embeddings and watchlists, into a new archive; returns how many.
 
@@ -304,7 +345,8 @@ class Gallery:
         moment = time.time() if now is None else now
         key = "" if model is None else density.model_key(model)
         with self._database.transaction() as connection:
-            return reading.read_roster(connection, pack, embedder, key, moment)
+            roster = reading.read_roster(connection, pack, embedder, key, moment)
+            return roster._replace(negatives=marking.read_vectors(connection, pack, embedder))
 
     def measure(self, pack: str, embedder: str, model: DensityModel) -> int:
         """Compute and keep the density of every template that has none by this model.

@@ -40,7 +40,7 @@ GALLERY = Kind(
     revision=REVISION,
     revision_table=REVISION_TABLE,
     versions="versions",
-    personal=("embedding", "sample", "identity"),
+    personal=("negative", "embedding", "sample", "identity"),
 )
 
 _READ_ONLY = ("25006", "42501")

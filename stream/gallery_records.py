@@ -170,6 +170,9 @@ class GalleryTemplates(NamedTuple):
     densities: Doubles
 
 
+_NO_NEGATIVES: Mapping[str, Floats] = {}
+
+
 class Member(NamedTuple):
     """One of a roster: matched from `begins` until `ends`, seconds since 1970; +-inf: no bound."""
 
@@ -185,7 +188,8 @@ class Roster(NamedTuple):
     everybody, P. owners: (T,) intp, ascending: the place in `people` of each of the T who have an
     embedding of the pack and whose time is not over. vectors: (T, C) float32, unit length; (0, 0)
     when there are none. densities: (T,) float64, NaN where none is kept. in_use: the pack that the
-    gallery is matched with and its embedder, None as long as there is none.
+    gallery is matched with and its embedder, None as long as there is none. negatives: the faces
+    that were marked as not being somebody, (K, C) float32 of unit length by name.
     """
 
     version: int
@@ -194,6 +198,7 @@ class Roster(NamedTuple):
     owners: npt.NDArray[np.intp]
     vectors: Floats
     densities: Doubles
+    negatives: Mapping[str, Floats] = _NO_NEGATIVES
 
     def at(self, now: float) -> GalleryTemplates:
         """Who is matched at `now`, seconds since 1970: not earlier than when this was read."""

@@ -1,7 +1,7 @@
 """The gallery's tables; `migrations` makes the same ones (a test compares the two).
 
     identity 1--n sample 1--n embedding        gallery_state (one row)        audit
-    identity 1--n label, 1--n density
+    identity 1--n label, 1--n density, 1--n negative
     identity n--m watchlist (watchlist_member)
 
 A sample is a photo, known by the SHA-256 of its bytes; the photo itself is not stored. It has one
@@ -30,7 +30,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0004"
+REVISION = "0005"
 """The newest migration: what a gallery must be at for this code to use it."""
 
 REVISION_TABLE = "gallery_revision"
@@ -140,6 +140,23 @@ densities = Table(
     Column("model", String(NAME_LENGTH), nullable=False),
     Column("value", Double, nullable=False),
     UniqueConstraint("identity_id", "pack", "embedder", "model"),
+)
+
+negatives = Table(
+    "negative",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("uid", String(32), nullable=False, unique=True),
+    Column("identity_id", Integer, ForeignKey("identity.id", ondelete="CASCADE"), nullable=False),
+    Column("pack", String(NAME_LENGTH), nullable=False),
+    Column("embedder", String(64), nullable=False),
+    Column("vector", LargeBinary, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("source", Text, nullable=False),
+    Column("notes", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("identity_id", "digest"),
 )
 
 state = Table(

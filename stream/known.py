@@ -20,6 +20,7 @@ from .gallery import Gallery
 from .gallery_records import Roster
 from .match import GalleryIndex
 from .negatives import Negatives
+from .negatives import Negatives
 from .searching import IndexMaker
 
 LOOK_SECONDS = 0.5
@@ -100,6 +101,10 @@ class KnownPeople:
         used, the last one stays in use; the log says so once, and again when it is right.
         """
         return self._index
+
+    def negatives(self) -> Negatives:
+        """The faces that are not somebody, at least as new as the index that was given last."""
+        return self._negatives
 
     def negatives(self) -> Negatives:
         """The faces that are not somebody, at least as new as the index that was given last."""
@@ -224,5 +229,6 @@ class KnownPeople:
         # A second copy of the vectors, beside the index's, only where time will change who is in.
         self._coming = roster if templates.changes_at is not None else None
         self._changes_at = templates.changes_at or math.inf
+        self._negatives = Negatives(roster.negatives)  # before the index that they are asked with
         self._negatives = Negatives(roster.negatives)  # before the index that they are asked with
         self._index: GalleryIndex = templates.version, index, templates.names

@@ -6,26 +6,64 @@ Faces that are visible together are decided together: one identity goes to at mo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from .. import ConfigError
 from ..configs.schema import MatchConfig
 from ..models.search import Hit, SearchIndex
 from .assign import NEW, Options, Standing, assign, find_doubts
+from .negatives import NONE, Negatives
 from .records import Candidate, Match, TrackKey, TrackTemplate
 from .thresholds import DecisionRule, Rules
 
 GalleryIndex = tuple[int, SearchIndex, Sequence[str]]
 """Gallery version, its index, and the identity name of each identity index."""
 
-RELEASE = 0.0
+RELEASE = 0.5
 """match.release where it is not set, in standard deviations of the pack's impostor scores."""
-MARGIN = 0.0
+MARGIN = 0.25
 """match.margin where it is not set, in the same unit."""
 
 ALL_NEW: Mapping[TrackKey, Standing] = {}
+
+
+class _People(NamedTuple):
+    """One version of the gallery."""
+
+    version: int
+    vectors: SearchIndex
+    names: Sequence[str]
+    negatives: Negatives
+
+
+class _Asked(NamedTuple):
+    """What is to be decided on a track, and by which threshold. release: as `MatchStage` has it."""
+
+    template: TrackTemplate
+    own: Standing
+    rule: DecisionRule
+    release: float
+
+    @property
+    def floor(self) -> float:
+        """The smallest score that matters."""
+        return self.rule.threshold - (0.0 if self.own.held is None else self.release)
+
+    def options(self, ranked: Sequence[tuple[str, Hit]]) -> Options:
+        """(Score - threshold) of whomever the track may be, best first."""
+        return {
+            name: hit.score - self.rule.threshold
+            for name, hit in ranked
+            if hit.score >= (self.floor if name == self.own.held else self.rule.threshold)
+            and name not in self.own.barred
+        }
+
+    def is_enough(self, options: Options, needed: int) -> bool:
+        """Whether an assignment can want nobody else: `needed` others, and the one that is held."""
+        sought = self.own.held is not None and self.own.held not in self.own.barred
+        return len(options) > needed and (not sought or self.own.held in options)
 
 
 class MatchStage:
@@ -38,19 +76,22 @@ class MatchStage:
         rules: Rules,
         *,
         spread: float = 0.0,
+        negatives: Callable[[], Negatives] = lambda: NONE,
     ) -> None:
         """index: gives the newest gallery at every decision, so that changes need no restart.
 
         rules: asked with that gallery, so that a threshold fitted to it applies with it. spread:
         standard deviation of impostor scores, in which config.release and config.margin are
-        measured where they are not set. How many observations a decision needs
-        (config.least_frames) is for the caller to know.
+        measured where they are not set. negatives: asked after the index, for faces that were
+        marked as not being somebody. How many observations a decision needs (config.least_frames)
+        is for the caller to know.
         """
         if config.top_k < 1:
             raise ConfigError(f"match.top_k must be at least 1, got {config.top_k}")
         self._index = index
         self._config = config
         self._rules = rules
+        self._negatives = negatives
         self.release = RELEASE * spread if config.release is None else config.release
         self.margin = MARGIN * spread if config.margin is None else config.margin
 
@@ -76,74 +117,58 @@ class MatchStage:
         """
         if not templates:
             return []
-        version, index, names = self._index()
-        probes = np.stack([one.template.embedding for one in templates])
-        own = [standings.get(one.key, NEW) for one in templates]
-        rules = [self._rules(index, one.template) for one in templates]
-        bars = [rule.threshold for rule in rules]
-        needed = len(templates) + max(len(one.elsewhere) for one in own)
-        ranked = self._search(index, probes, names, own, bars, needed)
-        plain = [self._options(*row, names) for row in zip(ranked, own, bars, strict=True)]
-        gains = [self._gains(*row) for row in zip(plain, own, strict=True)]
+        people = _People(*self._index(), self._negatives())
+        asked = [
+            _Asked(
+                one,
+                standings.get(one.key, NEW),
+                self._rules(people.vectors, one.template),
+                self.release,
+            )
+            for one in templates
+        ]
+        ranked = self._search(asked, people)
+        plain = [one.options(row) for one, row in zip(asked, ranked, strict=True)]
+        gains = [self._gains(row, one.own) for row, one in zip(plain, asked, strict=True)]
         given = assign(gains)
         free = [{n: row[n] for n in left} for row, left in zip(plain, gains, strict=True)]
-        doubts = find_doubts(free, given, own, self.margin)
+        doubts = find_doubts(free, given, [one.own for one in asked], self.margin)
         return [
-            self._match(one, hits, name, alike, names, version, rule)
-            for one, hits, name, alike, rule in zip(
-                templates, ranked, given, doubts, rules, strict=True
-            )
+            self._match(one, row, name, alike, people.version)
+            for one, row, name, alike in zip(asked, ranked, given, doubts, strict=True)
         ]
 
     def _search(
-        self,
-        index: SearchIndex,
-        probes: npt.NDArray[np.float32],
-        names: Sequence[str],
-        own: Sequence[Standing],
-        bars: Sequence[float],
-        needed: int,
-    ) -> list[tuple[Hit, ...]]:
-        """Candidates of each probe (Q, C), as many as an optimal assignment can need of it.
+        self, asked: Sequence[_Asked], people: _People
+    ) -> list[tuple[tuple[str, Hit], ...]]:
+        """Candidates of each, best first, as many as an optimal assignment can need.
 
-        That is `needed` possible ones and the one that is held, or else everybody who may be given:
-        nearly always the few that are listed anyway are enough.
+        Nearly always the few that are listed anyway are enough. Whoever a face was marked as not
+        being is no candidate.
         """
         by = self._config.score
+        probes = np.stack([one.template.template.embedding for one in asked])
+        needed = len(asked) + max(len(one.own.elsewhere) for one in asked)
         count = max(self._config.top_k, 2)  # the second is who the first may be mistaken for
-        ranked = index.search(probes, count, by=by)
-        while deeper := [
-            at
-            for at, hits in enumerate(ranked)
-            if len(hits) == count
-            and hits[-1].score >= self._floor(own[at], bars[at])
-            and not self._is_deep(self._options(hits, own[at], bars[at], names), own[at], needed)
-        ]:
-            count *= 4
-            for at, hits in zip(deeper, index.search(probes[deeper], count, by=by), strict=True):
-                ranked[at] = hits
+        ranked: list[tuple[tuple[str, Hit], ...]] = [()] * len(asked)
+        left = list(range(len(asked)))
+        while left:
+            deeper = []
+            for at, hits in zip(
+                left, people.vectors.search(probes[left], count, by=by), strict=True
+            ):
+                found = ((people.names[hit.identity], hit) for hit in hits)
+                ranked[at] = tuple(
+                    (name, hit)
+                    for name, hit in found
+                    if not people.negatives.exclude(name, probes[at], hit.cosine)
+                )
+                one = asked[at]
+                is_all = len(hits) < count or hits[-1].score < one.floor
+                if not is_all and not one.is_enough(one.options(ranked[at]), needed):
+                    deeper.append(at)
+            left, count = deeper, 4 * count
         return ranked
-
-    def _floor(self, own: Standing, bar: float) -> float:
-        """The lowest score that may matter to a track."""
-        return bar if own.held is None else bar - self.release
-
-    @staticmethod
-    def _is_deep(options: Options, own: Standing, needed: int) -> bool:
-        sought = own.held is not None and own.held not in own.barred
-        return len(options) > needed and (not sought or own.held in options)
-
-    def _options(
-        self, hits: Sequence[Hit], own: Standing, bar: float, names: Sequence[str]
-    ) -> Options:
-        """(Score - threshold) of whomever a track may be, best first."""
-        found = {}
-        for hit in hits:
-            name = names[hit.identity]
-            lowest = bar - self.release if name == own.held else bar
-            if hit.score >= lowest and name not in own.barred:
-                found[name] = hit.score - bar
-        return found
 
     def _gains(self, options: Options, own: Standing) -> Options:
         """What naming a track adds to the total, without what is lost by it elsewhere."""
@@ -162,31 +187,29 @@ class MatchStage:
 
     def _match(
         self,
-        template: TrackTemplate,
-        hits: tuple[Hit, ...],
+        asked: _Asked,
+        ranked: tuple[tuple[str, Hit], ...],
         given: str | None,
         alike: tuple[str, ...],
-        names: Sequence[str],
         version: int,
-        rule: DecisionRule,
     ) -> Match:
-        ranked = [Candidate(names[hit.identity], hit.score, hit.cosine) for hit in hits]
+        found = [Candidate(name, hit.score, hit.cosine) for name, hit in ranked]
         named = {given, *alike}
-        listed = ranked[: self._config.top_k]
-        listed += [one for one in ranked[self._config.top_k :] if one.identity in named]
-        probability = None
+        top = self._config.top_k
+        listed = found[:top] + [one for one in found[top:] if one.identity in named]
+        rule, probability = asked.rule, None
         if listed and rule.probability is not None:
             best = next((one for one in listed if one.identity == given), listed[0])
             probability = rule.probability(best.score)
         return Match(
-            template.key,
-            template.frame,
+            asked.template.key,
+            asked.template.frame,
             given,
             tuple(listed),
             rule.threshold,
             probability,
             version,
-            template.template.frames,
+            asked.template.template.frames,
             rule.target_fpir,
             rule.why,
             alike,

@@ -1,0 +1,204 @@
+""" "Not this person" marks: kept with the person, and followed by the matcher at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import create_engine, text
+
+from facestream import GalleryError, UnknownIdentity
+from facestream.configs.schema import MatchConfig
+from facestream.models.pack import Pack
+from facestream.models.photo import describe_face, find_faces, tallest_face
+from facestream.models.search import SearchIndex
+from facestream.stream.gallery import Gallery
+from facestream.stream.gallery_engine import locate
+from facestream.stream.known import KnownPeople
+from facestream.stream.match import MatchStage
+from facestream.stream.negatives import Negatives
+from facestream.stream.records import FrameRef, Template, TrackKey, TrackTemplate
+from facestream.stream.thresholds import DecisionNumbers, PackRules
+
+from .test_gallery import EMBEDDER, add
+
+FRAME = FrameRef("door", 1, 0.04, 1e9, 640, 360)
+LOOK_ALIKE = np.array([0.8, 0.1, 0.6], np.float32)
+RULES = PackRules(MatchConfig(score="cosine"), DecisionNumbers(0.5, 0.5))
+
+
+@pytest.fixture
+def gallery(place: str) -> Iterator[Gallery]:
+    """Anna and Bert, on the first two axes: version 2."""
+    with Gallery.open(place, create=True) as opened:
+        add(opened, "Anna", [1, 0, 0])
+        add(opened, "Bert", [0, 1, 0])
+        yield opened
+
+
+def probe(vector: np.ndarray, track: int = 1) -> TrackTemplate:
+    unit = (vector / np.linalg.norm(vector)).astype(np.float32)
+    return TrackTemplate(TrackKey("door", "e1", track), FRAME, Template(unit, 5, 0.1, 0.5, 0.9, ()))
+
+
+def mark(gallery: Gallery, vector: np.ndarray = LOOK_ALIKE, **more: str):  # type: ignore[no-untyped-def]
+    values = {"pack": "open", "embedder": EMBEDDER, "source": "door.jpg", **more}
+    return gallery.mark_not("Anna", vector, **values)
+
+
+# --- the store ---
+
+
+def test_a_mark_is_a_change_that_the_audit_trail_tells_without_a_name(gallery: Gallery) -> None:
+    before = gallery.version()
+    made = mark(gallery, notes="her sister")
+    assert (gallery.version(), made.name, made.source) == (before + 1, "Anna", "door.jpg")
+    assert gallery.marks() == gallery.marks("Anna") == (made,) and gallery.marks("Bert") == ()
+    assert (made.notes, len(made.id), made.pack) == ("her sister", 32, "open") and made.actor
+    entry = gallery.history()[-1]
+    assert (entry.action, entry.name, entry.details) == ("not", "Anna", "marked, pack open")
+    assert mark(gallery, 2.0 * LOOK_ALIKE) == made  # the same face is marked once
+    assert gallery.version() == before + 1
+
+
+def test_a_mark_can_be_taken_back_by_the_beginning_of_its_id(gallery: Gallery) -> None:
+    made = mark(gallery)
+    assert gallery.unmark_not(made.id[:6]) == made
+    assert gallery.marks() == () and gallery.history()[-1].details == "taken back, pack open"
+    with pytest.raises(GalleryError, match="there is no mark"):
+        gallery.unmark_not(made.id)
+    with pytest.raises(GalleryError, match="there is no mark ''"):
+        gallery.unmark_not("")
+
+
+def test_what_can_be_no_mark_is_refused(gallery: Gallery) -> None:
+    before = gallery.version()
+    with pytest.raises(UnknownIdentity, match="nearest name is Anna"):
+        gallery.mark_not("Ana", LOOK_ALIKE, pack="open", embedder=EMBEDDER, source="x")
+    with pytest.raises(GalleryError, match="have 3 numbers, got 2"):
+        mark(gallery, np.ones(2, np.float32))
+    with pytest.raises(GalleryError, match="finite and not zero"):
+        mark(gallery, np.zeros(3, np.float32))
+    assert gallery.version() == before and gallery.marks() == ()
+
+
+def test_marks_go_with_the_person(gallery: Gallery, place: str) -> None:
+    mark(gallery)
+    gallery.remove("Anna")
+    engine = create_engine(locate(place, create=False))
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM negative")).scalar_one() == 0
+    engine.dispose()
+    assert gallery.roster("open").negatives == {}
+
+
+def test_a_mark_follows_the_person_and_not_the_name(gallery: Gallery) -> None:
+    from facestream.stream.gallery_records import Change
+
+    mark(gallery)
+    gallery.edit("Anna", Change(name="Anna Smith"))
+    assert [one.name for one in gallery.marks()] == ["Anna Smith"]
+    assert list(gallery.roster("open").negatives) == ["Anna Smith"]
+
+
+def test_marks_of_another_embedder_are_not_compared(gallery: Gallery) -> None:
+    mark(gallery, pack="omz", embedder="b" * 64)
+    assert gallery.roster("open", EMBEDDER).negatives == {}
+    assert gallery.roster("omz", "b" * 64).negatives["Anna"].shape == (1, 3)
+
+
+# --- the rule ---
+
+
+def test_who_was_marked_is_not_named_and_the_person_still_is(gallery: Gallery) -> None:
+    with KnownPeople(
+        gallery, pack="open", embedder=EMBEDDER, dimension=3, anchors=None, look_seconds=0.02
+    ) as known:
+        stage = MatchStage(known, MatchConfig(score="cosine"), RULES, negatives=known.negatives)
+        ask = [probe(LOOK_ALIKE, 1), probe(np.array([0.9, 0.1, 0.2]), 2)]
+        assert [stage.decide([one])[0].identity for one in ask] == ["Anna", "Anna"]
+        mark(gallery)
+        while known()[0] != gallery.version():
+            pass
+        (other,), (anna,) = (stage.decide([one]) for one in ask)
+        assert (other.identity, anna.identity) == (None, "Anna")
+        assert [c.identity for c in other.candidates] == ["Bert"]  # no candidate at all
+        assert other.gallery_version == gallery.version()
+
+
+def test_the_next_best_may_be_named() -> None:
+    names = ("Anna", "Bert")
+    index = SearchIndex(np.eye(3, dtype=np.float32)[:2], np.arange(2))
+    face = np.array([0.75, 0.6, 0.28], np.float32)
+    marked = Negatives({"Anna": (face / np.linalg.norm(face))[None]})
+    stage = MatchStage(
+        lambda: (1, index, names),
+        MatchConfig(score="cosine", top_k=1),
+        RULES,
+        negatives=lambda: marked,
+    )
+    (match,) = stage.decide([probe(face)])
+    assert match.identity == "Bert" and [c.identity for c in match.candidates] == ["Bert"]
+
+
+UNITS = st.integers(0, 10_000).map(
+    lambda seed: (lambda v: v / np.linalg.norm(v))(
+        np.random.default_rng(seed).standard_normal(8).astype(np.float32)
+    )
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(template=UNITS, face=UNITS, other=UNITS)
+def test_nearer_to_whom_decides_and_a_mark_more_never_lets_somebody_in(
+    template: np.ndarray, face: np.ndarray, other: np.ndarray
+) -> None:
+    one = Negatives({"Anna": face[None]})
+    two = Negatives({"Anna": np.stack([face, other])})
+    assert one.exclude("Anna", face, float(face @ template) - 1e-6)  # whoever was marked
+    if float(face @ template) < 1.0 - 1e-5:
+        assert not one.exclude("Anna", template, 1.0)  # the person, as enrolled
+    for vector in (template, face, other):
+        cosine = float(vector @ template)
+        assert not one.exclude("Bert", vector, cosine)
+        assert two.exclude("Anna", vector, cosine) or not one.exclude("Anna", vector, cosine)
+
+
+def test_a_real_look_alike_is_not_taken_for_the_person_again(
+    assets: Path, open_models: Pack
+) -> None:
+    """Of some London people the two who are most alike: one is enrolled, the other marked."""
+
+    def embed(kind: str, number: str, expression: str) -> np.ndarray:
+        image = cv2.imread(str(assets / "london" / kind / f"{number}_{expression}.jpg"))
+        face = tallest_face(find_faces(open_models.detector, image))
+        assert face is not None
+        described = describe_face(open_models, image, face)
+        return np.asarray(described.embedding / described.norm, np.float32)
+
+    files = sorted((assets / "london" / "gallery_neutral").glob("*.jpg"))[:12]
+    numbers, expression = [file.stem[:3] for file in files], files[0].stem[4:]
+    smile = next((assets / "london" / "probe_smiling").glob("*.jpg")).stem[4:]
+    neutral = np.stack([embed("gallery_neutral", n, expression) for n in numbers])
+    smiling = np.stack([embed("probe_smiling", n, smile) for n in numbers])
+    cosines = neutral @ smiling.T - 2.0 * np.eye(len(numbers))
+    person, other = np.unravel_index(cosines.argmax(), cosines.shape)
+
+    index = SearchIndex(neutral[[person]], np.arange(1))
+    threshold = float(cosines[person, other]) - 0.001  # as low as it takes to be mistaken
+    config = MatchConfig(score="cosine", threshold=threshold)
+    found = {}
+    for marked in (Negatives({}), Negatives({"the person": neutral[[other]]})):
+        stage = MatchStage(
+            lambda: (1, index, ("the person",)),
+            config,
+            PackRules(config, DecisionNumbers(threshold, threshold)),
+            negatives=lambda marked=marked: marked,  # type: ignore[misc]
+        )
+        found[marked] = [stage.decide([probe(smiling[n])])[0].identity for n in (person, other)]
+    assert list(found.values()) == [["the person", "the person"], ["the person", None]]
