@@ -63,10 +63,19 @@ def group_pairs(
     """
     if count < 2:
         return np.zeros(count, np.int64)
+    return cut_tree(link_pairs(count, scores, rivals), threshold)
+
+
+def link_pairs(count: int, scores: Doubles, rivals: Sequence[tuple[int, int]] = ()) -> Doubles:
+    """How S = count >= 2 sightings are joined one after the other: scipy's linkage (S - 1, 4)."""
     distances = _LARGEST - scores
     for first, second in rivals:
         distances[_place(first, second, count)] = _FAR
-    tree = linkage(distances, "average")
+    return np.asarray(linkage(distances, "average"))
+
+
+def cut_tree(tree: Doubles, threshold: float) -> npt.NDArray[np.int64]:
+    """Group numbers (S,) from 0 of what was joined at this mean score, or a larger one."""
     return np.asarray(fcluster(tree, _LARGEST - threshold, "distance"), np.int64) - 1
 
 
