@@ -58,7 +58,13 @@ class Parts:
             self.gallery = self._stack.enter_context(self._open_gallery())
             self.known = self._stack.enter_context(know(self.gallery, self.pack, config.match))
             rules = PackRules(config.match, decision_numbers(self.pack.card, config))
-            self.match = MatchStage(self.known, config.match, rules)
+            self.match = MatchStage(
+                self.known,
+                config.match,
+                rules,
+                spread=spread_of(self.pack.card, config.match),
+                negatives=self.known.negatives,
+            )
             journal = config.publish.journal or journal_path()
             self.journal = self._stack.enter_context(Journal.open(journal))
             access = access or self._open_access()
@@ -195,6 +201,15 @@ def check_score(pack: Pack, config: Config) -> None:
             f"pack {name} has no anchors, which match.score=ida needs: set match.score=cosine, or "
             f"compute them with `facestream train anchors FACES/ --pack {name}`"
         )
+
+
+def spread_of(card: Card, match: MatchConfig) -> float:
+    """Standard deviation of the pack's impostor scores; 0 where it is not known."""
+    fitted = card.decision
+    if fitted is None:
+        return 0.0
+    by_ida = match.score == "ida"
+    return (fitted.impostor_spread if by_ida else fitted.impostor_cosine_spread) or 0.0
 
 
 def decision_numbers(card: Card, config: Config) -> DecisionNumbers:

@@ -28,7 +28,7 @@ from ..stream.records import Match, TrackKey, TrackTemplate
 from ..stream.telling import Decided
 from ..stream.thresholds import PackRules
 from ..stream.thresholds import Rules as DecisionRules
-from .build import check_score, decision_numbers, know
+from .build import check_score, decision_numbers, know, spread_of
 from .eval_tracks import Boxes, Judged, judge_frame
 from .eval_video_record import EPOCH, Recording
 from .eval_video_set import Clip, Rules
@@ -142,7 +142,7 @@ class Decider:
         """Fuse, match and decide every frame, then what is left open at the end."""
         card, config = self._pack.card, self._config
         rules = PackRules(config.match, decision_numbers(card, config))
-        match = _NotingMatch(self.known, config.match, rules)
+        match = _NotingMatch(self.known, config.match, rules, spread_of(card, config.match))
         stage = DecideStage(
             AggregateStage(live_aggregator(config, self._pack), config.fuse.evidence),
             match,
@@ -207,9 +207,13 @@ class _NotingMatch(MatchStage):
     """The matcher, which also notes what it was asked: a track is decided many times."""
 
     def __init__(
-        self, index: Callable[[], GalleryIndex], config: MatchConfig, rules: DecisionRules
+        self,
+        index: Callable[[], GalleryIndex],
+        config: MatchConfig,
+        rules: DecisionRules,
+        spread: float,
     ) -> None:
-        super().__init__(index, config, rules)
+        super().__init__(index, config, rules, spread=spread)
         self.decided: dict[int, list[Floats]] = {}
 
     def decide(

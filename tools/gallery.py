@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from .. import ConfigError
-from . import gallery_lists, gallery_move, gallery_packs
+from . import gallery_lists, gallery_move, gallery_not, gallery_packs
 from .gallery_text import (
     JSON,
     NAME,
@@ -33,6 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(gallery_lists.app, name="watchlist")
+app.command("not", epilog=gallery_not.EXAMPLE)(gallery_not.mark_not)
 app.command("packs", epilog=gallery_packs.PACKS_EXAMPLE)(gallery_packs.list_packs)
 app.command("reembed", epilog=gallery_packs.REEMBED_EXAMPLE)(gallery_packs.reembed_gallery)
 app.command("switch", epilog=gallery_packs.SWITCH_EXAMPLE)(gallery_packs.switch_pack)

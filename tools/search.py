@@ -95,7 +95,7 @@ def _who(
     """The decision a run would take on this one picture; None without a gallery."""
     from ..stream.match import MatchStage
     from ..stream.records import FrameRef, Template, TrackKey, TrackTemplate
-    from .build import know, rules_for
+    from .build import know, rules_for, spread_of
 
     if not place and not gallery_path().exists():
         return None, ""
@@ -105,7 +105,9 @@ def _who(
     template = Template(described.embedding / described.norm, 1, quality, quality, quality, ())
     probe = TrackTemplate(TrackKey("-", "-", 0), FrameRef("-", 0, 0.0, 0.0, 0, 0), template)
     with open_gallery(place) as gallery, know(gallery, pack, config.match) as known:
-        (match,) = MatchStage(known, config.match, rules).decide([probe])
+        spread = spread_of(pack.card, config.match)
+        stage = MatchStage(known, config.match, rules, spread=spread, negatives=known.negatives)
+        (match,) = stage.decide([probe])
         return match, gallery.place
 
 
