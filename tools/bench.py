@@ -25,6 +25,7 @@ from .bench_accuracy import bench_accuracy
 from .bench_labels import bench_labels
 from .bench_models import bench_models
 from .bench_papers import bench_fusion, bench_ida, bench_quality
+from .bench_strangers_page import bench_strangers
 from .bench_trackers import bench_trackers
 from .bench_transport import bench_transport
 from .run import configure
@@ -119,6 +120,7 @@ app.command("models")(bench_models)
 app.command("trackers")(bench_trackers)
 app.command("ida")(bench_ida)
 app.command("quality")(bench_quality)
+app.command("strangers")(bench_strangers)
 
 
 class ShapeTap:

@@ -118,7 +118,7 @@ def measure_stills(
     for name in packs:
         pack = open_pack(name)
         for alignment in ("landmarks", "detect"):
-            features = _embed(wild, pack, alignment, store / f"{name}-{alignment}")
+            features = embed_wild(wild, pack, alignment, store / f"{name}-{alignment}")
             given = alignment == "landmarks"
             if not given:
                 found[name] = float(features.embedded.mean())
@@ -152,7 +152,8 @@ def draw_sets(owners: Labels, seed: int) -> tuple[Sets, dict[int, Sets]]:
     return Sets(enrolled, np.arange(len(enrolled))), by_size
 
 
-def _embed(wild: Wild, pack: Pack, alignment: Alignment, store: Path) -> FeatureStore:
+def embed_wild(wild: Wild, pack: Pack, alignment: Alignment, store: Path) -> FeatureStore:
+    """The features of all pictures; what is in `store` already is not made again."""
     faces = FaceSet(
         "CelebA, in the wild",
         wild.files,

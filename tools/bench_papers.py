@@ -38,12 +38,12 @@ def bench_ida(
     from .bench_ida_page import write_page
     from .eval_verification import Bootstrap
 
-    place = _assets(assets)
+    place = assets_of(assets)
     packs, _ = find_packs(pack)
     bootstrap = Bootstrap(resamples, seed)
     numbers = {name: measure_pack(name, place, folder, bootstrap) for name in packs}
     text = write_page(numbers, _command("ida", pack, bootstrap), bootstrap)
-    _write(out, text, packs)
+    write_out(out, text, packs)
 
 
 def bench_fusion(
@@ -72,7 +72,7 @@ def bench_fusion(
     from .bench_fusion_page import write_page
     from .bench_fusion_tracks import TRACKS
 
-    place = _assets(assets)
+    place = assets_of(assets)
     packs, _ = find_packs(pack)
     chosen = tracks or TRACKS
     given = {name: heads_of(name, head or ()) for name in packs}
@@ -83,7 +83,7 @@ def bench_fusion(
         f" --head {name}={path.name}" for heads in given.values() for name, path in heads.items()
     ]
     command = f"facestream bench fusion --folder banks{''.join(words)}"
-    _write(out, write_page(measured, command), packs)
+    write_out(out, write_page(measured, command), packs)
 
 
 def bench_quality(
@@ -106,7 +106,7 @@ def bench_quality(
     from .bench_quality_page import write_page
     from .eval_verification import Bootstrap
 
-    place, bootstrap = _assets(assets), Bootstrap(resamples, seed)
+    place, bootstrap = assets_of(assets), Bootstrap(resamples, seed)
     packs = {name: open_pack(name) for name in ("open", "omz")}
     heads = {name: train_heads(place, folder / "heads", name) for name in packs}
     found, sizes = {}, {}
@@ -127,7 +127,7 @@ def bench_quality(
                 f"{pairs.same.sum():,} mated pairs, {(~pairs.same).sum():,} others."
             )
     command = _command("quality", None, bootstrap)
-    _write(out, write_page(found, sizes, (command, bootstrap)), list(packs))
+    write_out(out, write_page(found, sizes, (command, bootstrap)), list(packs))
 
 
 def bench_embedder(
@@ -153,12 +153,13 @@ def bench_embedder(
     from .eval_verification import Bootstrap
 
     bootstrap = Bootstrap(resamples, seed)
-    found = measure_runs(folder, _assets(assets), bootstrap)
+    found = measure_runs(folder, assets_of(assets), bootstrap)
     command = f"facestream bench embedder --folder RUNS --seed {seed} --resamples {resamples}"
-    _write(out, write_page(found, command, bootstrap), list(PACKS))
+    write_out(out, write_page(found, command, bootstrap), list(PACKS))
 
 
-def _assets(given: Path | None) -> Path:
+def assets_of(given: Path | None) -> Path:
+    """The folder of faces: the one given, else $FACESTREAM_ASSETS. Raises ConfigError."""
     place = given or (Path(found) if (found := os.environ.get("FACESTREAM_ASSETS")) else None)
     if place is None:
         raise ConfigError("no faces: give --assets FOLDER with london/ and anchors/")
@@ -171,7 +172,8 @@ def _command(name: str, packs: list[str] | None, bootstrap: tuple[int, int]) -> 
     return f"facestream bench {name} --folder banks{chosen} --seed {seed} --resamples {resamples}"
 
 
-def _write(out: Path, text: str, packs: list[str]) -> None:
+def write_out(out: Path, text: str, packs: list[str]) -> None:
+    """Write a page, and say of which packs it is."""
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
     typer.echo(f"{out}: packs {', '.join(packs)}")
