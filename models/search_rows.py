@@ -22,7 +22,7 @@ from .search_kernels import Kernel
 Precision = Literal["float32", "bfloat16", "int8"]
 
 _ENCODED = 1 << 20  # numbers encoded at once: 4 MiB of float32
-_DECODED = 1 << 21  # numbers decoded at once: 8 MiB of float32, so that they stay in the cache
+_DECODED = 1 << 23  # numbers decoded at once: 32 MiB of float32
 
 
 class StoredRows:

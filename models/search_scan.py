@@ -21,7 +21,7 @@ from .ida import Integers, aligned_score
 from .search_kernels import MEASURED_FROM, UNMEASURED, choose_kernels
 from .search_rows import Precision, StoredRows
 
-_SCORES = 1 << 20  # cosines held at once: 4 MiB of float32
+_SCORES = 1 << 22  # cosines held at once: 16 MiB of float32
 _RUN = 128  # rows of a run
 _ROUNDING = 2.0**-23  # float32, with a factor 2 to spare
 
