@@ -89,11 +89,8 @@ class ClipWatcher:
         seconds: how much of it is watched; a live source needs it. Raises Refusal with the reason
         in words, ConfigError for a live source without an end, and what sources raise.
         """
+        check_end(url, seconds)
         camera = CameraConfig("clip", url)
-        if is_live(camera) and seconds is None:
-            raise ConfigError(
-                "a live source has no end: say for how many seconds to watch it (--seconds 10)"
-            )
         tracks: dict[int, _Track] = {}
         source = open_source(camera)
         try:
@@ -212,6 +209,14 @@ class ClipWatcher:
             "too few frames",
             f"{len(best.fused)} of {len(best.heights)} faces in the clip are large, frontal and "
             f"good enough, at least {LEAST_FACES} needed",
+        )
+
+
+def check_end(url: str, seconds: float | None) -> None:
+    """Raise ConfigError for a live source that would be watched without end."""
+    if seconds is None and is_live(CameraConfig("clip", url)):
+        raise ConfigError(
+            "a live source has no end: say for how many seconds to watch it (--seconds 10)"
         )
 
 

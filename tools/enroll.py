@@ -1,42 +1,48 @@
-"""`facestream enroll`: photos into the gallery."""
+"""`facestream enroll`: photos, tables and clips into the gallery."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import msgspec
 import typer
-from rich.console import Console
-from rich.progress import Progress, TaskID
-from rich.table import Table
-from rich.text import Text
 
-from .. import EnrolmentRefused
+from .. import ConfigError, EnrolmentRefused, FacestreamError
 from ..configs.paths import gallery_path
 from ..configs.schema import EnrolConfig
 
 if TYPE_CHECKING:
-    from ..stream.enrol_records import EnrolmentSummary, PhotoResult
+    from rich.progress import Progress
 
-MARKS = {"enrolled": "green", "known": "dim", "refused": "yellow"}
+    from ..models.pack import Pack
+    from ..stream.enrol import Enroller
+    from ..stream.enrol_records import EnrolmentSummary, PhotoResult
+    from ..stream.gallery import Gallery
+    from ..stream.gallery_records import Change
 
 
 def enroll(
     path: Annotated[
-        Path,
+        str,
         typer.Argument(
-            help="A photo, or a folder: NAME.jpg (more of NAME: NAME#2.jpg), or NAME/*.jpg."
+            help="A photo, or a folder: NAME.jpg (more of NAME: NAME#2.jpg), or NAME/*.jpg; a "
+            "table of photos (.csv); a clip of one person, or a camera's address."
         ),
     ],
     name: str | None = typer.Option(
-        None, help="Whose photos these are; default: the name of the photo or its folder."
+        None, help="Whose photos or clip these are; default: the name of the file or its folder."
     ),
     gallery: str = typer.Option(
         "", help="Gallery, a file or SQLAlchemy URL; default: gallery.db in the data folder."
     ),
     pack: str = typer.Option("open", help="Model pack, or the path of a card."),
-    largest: bool = typer.Option(False, "--largest", help="Of several faces take the largest."),
+    largest: bool = typer.Option(
+        False, "--largest", help="Of several people take the one with the largest face."
+    ),
     smallest_face: float = typer.Option(
         EnrolConfig.smallest_face, help="Refuse faces lower than this many pixels in the photo."
     ),
@@ -48,16 +54,26 @@ def enroll(
         typer.Option(help="What becomes of a new person who looks like somebody in the gallery."),
     ] = "refuse",
     duplicate_score: float | None = typer.Option(
-        None, help="Cosine from which on a face looks like somebody; default: the pack's."
+        None, help="Cosine from which on a face looks like somebody; default: by pack and gallery."
+    ),
+    aggregator: Annotated[
+        Literal["auto", "mean", "quality", "learned", "caface"],
+        typer.Option(help="What fuses the faces of a clip; auto: what the pack does in a run."),
+    ] = "auto",
+    seconds: float | None = typer.Option(
+        None, min=0.1, help="Watch so much of a clip; a camera needs it.", show_default="all"
     ),
     note: str | None = typer.Option(None, help="Free text kept with everybody enrolled here."),
+    basis: str | None = typer.Option(
+        None, help="Legal basis, or reference to the consent, kept with everybody enrolled here."
+    ),
     json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
-    """Enrol people from photos: exactly one face each. The photos themselves are not stored.
+    """Enrol people: exactly one face in each photo, one person in a clip. No pictures are stored.
 
     A photo that is enrolled already is skipped: an interrupted run can simply be repeated.
 
-    Exit code 5 when every photo was refused.
+    Exit code 5 when everything was refused.
 
     Example: facestream enroll photos/ --gallery people.db
     """
@@ -65,68 +81,140 @@ def enroll(
     from ..models.pack import open_pack
     from ..stream.enrol import Enroller
     from ..stream.gallery import Gallery
-    from ..stream.gallery_records import Change
-    from .build import measure_people
 
-    if not path.exists():
-        raise EnrolmentRefused(f"no photo or folder at {path}")
+    kind = _kind_of(path)
+    _check(path, kind, name=name, texts=(note, basis), seconds=seconds)
     # The pack first: without it no empty gallery is made.
     models = open_pack(pack)
     rules = EnrolConfig(smallest_face, least_quality, largest, duplicates, duplicate_score)
-    change = None if note is None else Change(notes=note)
     with Gallery.open(gallery or gallery_path(), create=True) as store:
-        enroller = Enroller(models, store, rules)
-        with Progress(console=Console(stderr=True), transient=True, disable=json) as bar:
-            task = bar.add_task("enrolling", total=None)
-            summary = enroller.enrol_folder(
-                path, name=name, change=change, progress=_Show(bar, task)
-            )
-        measure_people(store, models)
-        place, version = store.place, store.version()
-    if json:
-        typer.echo(msgspec.json.encode(_report(summary, place, version)))
-    else:
-        _print(summary, place)
-    summary.require_somebody()
+        enroller = Enroller(models, store, rules, aggregator=aggregator)
+        run = _Run(path, store)
+        with run.told(as_json=json):
+            if kind == "clip":
+                run.clip(enroller, name, seconds, _change(note, basis))
+            elif kind == "table":
+                enroller.enrol_table(path, progress=run.advance)
+            else:
+                change = _change(note, basis)
+                enroller.enrol_folder(path, name=name, change=change, progress=run.advance)
+            run.whole = True
+            _measure(store, models)
+        run.summary.require_somebody()
 
 
-class _Show:
-    """Moves the progress bar."""
+def _kind_of(path: str) -> Literal["photos", "table", "clip"]:
+    from ..stream.enrol_photos import CLIPS
 
-    def __init__(self, bar: Progress, task: TaskID) -> None:
-        self._bar, self._task = bar, task
-
-    def __call__(self, done: int, total: int, result: PhotoResult) -> None:
-        self._bar.update(self._task, completed=done, total=total, description=result.identity)
-
-
-def _report(summary: EnrolmentSummary, place: str, version: int) -> dict[str, object]:
-    return {
-        "gallery": place,
-        "version": version,
-        "enrolled": summary.count("enrolled"),
-        "known": summary.count("known"),
-        "refused": summary.count("refused"),
-        "photos": summary.results,
-    }
+    if "://" in path or path.startswith(("/dev/", "synthetic:")):
+        return "clip"
+    place = Path(path)
+    if not place.exists():
+        raise EnrolmentRefused(f"no photo, folder, table or clip at {path}")
+    suffix = place.suffix.lower()
+    if place.is_dir() or suffix not in {".csv", *CLIPS}:
+        return "photos"
+    return "table" if suffix == ".csv" else "clip"
 
 
-def _print(summary: EnrolmentSummary, place: str) -> None:
-    console = Console(highlight=False)
-    table = Table("photo", "identity", "result", "face px", "quality", box=None, pad_edge=False)
-    for result in summary.results:
-        words = f"refused: {result.reason}" if result.reason else result.status
-        table.add_row(
-            Text(result.source),
-            Text(result.identity),
-            Text(words, style=MARKS[result.status]),
-            "" if result.face_height is None else f"{result.face_height:.0f}",
-            "" if result.quality is None else f"{result.quality:.4g}",
-        )
-    console.print(table)
-    console.print(
-        Text(
-            f"photos: {summary.count('enrolled')} enrolled, {summary.count('known')} known "
-            f"already, {summary.count('refused')} refused; the gallery is {place}"
-        )
-    )
+def _check(
+    path: str,
+    kind: str,
+    *,
+    name: str | None,
+    texts: tuple[str | None, ...],
+    seconds: float | None,
+) -> None:
+    """Raise ConfigError for options that say nothing about this kind of path."""
+    if kind == "table" and (name is not None or any(text is not None for text in texts)):
+        raise ConfigError("a table says names, notes and bases itself: leave these options out")
+    if kind == "clip" and name is None and not Path(path).exists():
+        raise ConfigError("a camera's address says nobody's name: give one (--name)")
+    if kind == "clip":
+        from ..stream.enrol_clip import check_end
+
+        check_end(path, seconds)
+    elif seconds is not None:
+        raise ConfigError(f"--seconds is for a clip, and {path} is none")
+
+
+def _change(note: str | None, basis: str | None) -> Change | None:
+    from msgspec import UNSET
+
+    from ..stream.gallery_records import Change
+
+    if note is None and basis is None:
+        return None
+    return Change(notes=UNSET if note is None else note, basis=UNSET if basis is None else basis)
+
+
+def _measure(gallery: Gallery, pack: Pack) -> None:
+    """Keep the densities of new templates, so that matchers need not compute them."""
+    from .build import anchors_of
+
+    embedder = pack.card.checksum(pack.card.embedder.file)
+    for density in (anchors_of(pack), pack.learned):
+        if density is not None:
+            gallery.measure(pack.card.name, embedder, density)
+
+
+@dataclass
+class _Run:
+    """What was done so far. It is told at the end, and where the end comes early, too."""
+
+    path: str
+    gallery: Gallery
+    results: list[PhotoResult] = field(default_factory=list)
+    whole: bool = False
+    begun: float = field(default_factory=time.monotonic)
+    bar: Progress | None = None
+
+    @property
+    def summary(self) -> EnrolmentSummary:
+        """All results so far."""
+        from ..stream.enrol_records import EnrolmentSummary, shown
+
+        return EnrolmentSummary(shown(self.path), tuple(self.results))
+
+    def advance(self, done: int, total: int, result: PhotoResult) -> None:
+        """One more is done."""
+        self.results.append(result)
+        if self.bar is not None:
+            words = f"{done / max(time.monotonic() - self.begun, 1e-3):.1f} photos/s"
+            self.bar.update(self.bar.task_ids[0], completed=done, total=total, rate=words)
+
+    def clip(
+        self, enroller: Enroller, name: str | None, seconds: float | None, change: Change | None
+    ) -> None:
+        """Enrol one clip."""
+        from ..stream.enrol_photos import person_of
+        from ..stream.enrol_records import refused, shown
+
+        person = name or person_of(Path(self.path))
+        try:
+            result = enroller.enrol_clip(person, self.path, seconds=seconds, change=change)
+        except EnrolmentRefused as refusal:
+            result = refused(shown(Path(self.path).name), shown(person), refusal)
+        self.advance(1, 1, result)
+
+    @contextmanager
+    def told(self, *, as_json: bool) -> Iterator[None]:
+        """Show progress while the block runs, and at its end, or where it breaks off, what is done.
+
+        A run that broke off before anything was done has nothing to tell.
+        """
+        from .enroll_text import RunFacts, enrolment_progress, print_json, print_summary
+
+        def tell() -> None:
+            seconds = round(time.monotonic() - self.begun, 3)
+            facts = RunFacts(self.gallery.place, self.gallery.version(), self.whole, seconds)
+            (print_json if as_json else print_summary)(self.summary, facts)
+
+        try:
+            with enrolment_progress() as self.bar:
+                yield
+        except (FacestreamError, KeyboardInterrupt):
+            if self.results:
+                tell()
+            raise
+        tell()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +15,13 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from facestream import EnrolmentRefused, FacestreamError, GalleryEmpty, UnknownPack
+from facestream import (
+    ConfigError,
+    EnrolmentRefused,
+    FacestreamError,
+    GalleryEmpty,
+    UnknownPack,
+)
 from facestream.configs.paths import gallery_path, journal_path
 from facestream.models import pack as packs
 from facestream.models.align import ARCFACE_112
@@ -68,9 +75,13 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     card = SimpleNamespace(
         name="open",
         checksum={"net": "a" * 64}.get,
-        embedder=SimpleNamespace(file="net", minimal_eye_distance=0.0),
+        embedder=SimpleNamespace(file="net", minimal_eye_distance=0.0, dimension=3),
         ida=SimpleNamespace(anchor_version="v1", k=2, tau=1.0),
-        decision=None,
+        decision=SimpleNamespace(
+            cosine_threshold=0.9, impostor_cosine_centre=0.0, impostor_cosine_spread=0.1
+        ),
+        fusion=SimpleNamespace(aggregator="quality"),
+        detector=SimpleNamespace(longest_side=640),
     )
     small = SimpleNamespace(
         card=card,
@@ -80,6 +91,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         consumers={"embedder": ARCFACE_112},
         anchors=ANCHORS.vectors,
         learned=None,
+        fusion_heads={},
     )
 
     def open_pack(name: str) -> object:
@@ -99,7 +111,8 @@ def photos(tmp_path: Path) -> Path:
     for number, name in enumerate(["Anna/1.png", "Anna/2.png", "Bob.png"]):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        assert cv2.imwrite(str(path), np.full((400, 400, 3), 200 + number, np.uint8))
+        colour = (0, 0, 200 + number) if name == "Bob.png" else (200 + number, 0, 0)
+        assert cv2.imwrite(str(path), np.full((400, 400, 3), colour, np.uint8))
     assert cv2.imwrite(str(folder / "Night.png"), np.zeros((400, 400, 3), np.uint8))
     return folder
 
@@ -114,7 +127,8 @@ def test_a_folder_goes_to_the_default_gallery_and_refusals_are_told(
     result = call(photos)
     assert result.exit_code == 0, result.output
     assert "refused: no face found" in result.stdout
-    assert "photos: 3 enrolled, 0 known already, 1 refused" in result.stdout
+    assert "3 enrolled, 0 known already, 1 refused in" in result.stdout
+    assert "refused because: no face 1" in result.stdout
     with Gallery.open(data / "gallery.db", create=False) as gallery:
         assert [(p.name, p.samples) for p in gallery.identities()] == [("Anna", 2), ("Bob", 1)]
         found = gallery.templates("open", "a" * 64, model=ANCHORS)
@@ -153,7 +167,7 @@ def test_nobody_enrolled_is_exit_code_5_with_the_reason(photos: Path) -> None:
     ("option", "reason"),
     [
         (("--smallest-face", "80"), "face 60 px tall, at least 80 needed"),
-        (("--least-quality", "1000"), r"quality 349.9, at least 1000 needed \(norm\)"),
+        (("--least-quality", "1000"), r"quality 202, at least 1000 needed \(norm\)"),
     ],
 )
 def test_the_gates_can_be_set(photos: Path, option: tuple[str, str], reason: str) -> None:
@@ -172,6 +186,102 @@ def test_a_mistake_leaves_no_empty_gallery_behind(
 ) -> None:
     assert isinstance(call(*words).exception, error)
     assert not data.exists()
+
+
+def test_a_table_says_who_is_who_and_what_is_kept_of_them(
+    tmp_path: Path, data: Path, photos: Path
+) -> None:
+    table = photos / "people.csv"
+    table.write_text(
+        "path,name,basis,label:team\nAnna/1.png,Anna,consent 7,red\nBob.png,Bob,,\nno.png,Cid,,\n"
+    )
+    result = json.loads(call(table, "--json").stdout)
+    assert (result["enrolled"], result["refused"], result["causes"]) == (2, 1, {"unreadable": 1})
+    assert result["photos"][2]["source"] == "no.png (line 4)"
+    with Gallery.open(data / "gallery.db", create=False) as gallery:
+        anna, bob = gallery.identities()
+        assert (anna.basis, anna.labels, bob.basis) == ("consent 7", {"team": "red"}, "")
+        assert gallery.show("Anna").samples[0].source == "1.png"
+    assert isinstance(call(table, "--note", "x").exception, ConfigError)
+    table.write_text("path,name\nAnna/1.png\n")
+    refusal = call(table).exception
+    assert isinstance(refusal, EnrolmentRefused) and "line 2" in str(refusal)
+
+
+def test_a_clip_is_enrolled_under_its_name(tmp_path: Path, data: Path) -> None:
+    codec = cv2.VideoWriter.fourcc(*"FFV1")
+    writer = cv2.VideoWriter(str(tmp_path / "Anna.mkv"), codec, 10, (400, 400))
+    for _ in range(8):
+        writer.write(np.full((400, 400, 3), 200, np.uint8))
+    writer.release()
+    result = call(tmp_path / "Anna.mkv", "--seconds", "0.55", "--basis", "consent 7")
+    assert result.exit_code == 0, result.output
+    with Gallery.open(data / "gallery.db", create=False) as gallery:
+        details = gallery.show("Anna")
+        assert details.samples[0].source == "Anna.mkv (0:00.2-0:00.5, 4 faces)"
+        assert details.identity.basis == "consent 7"
+    again = json.loads(call(tmp_path / "Anna.mkv", "--json").stdout)
+    assert (again["known"], again["photos"][0]["status"]) == (1, "known")
+    refused = call(tmp_path / "Anna.mkv", "--name", "Bob")
+    assert isinstance(refused.exception, GalleryEmpty)
+    assert "already enrolled as Anna" in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("rtsp://10.0.0.1/main",), "a camera's address says nobody's name"),
+        (("rtsp://10.0.0.1/main", "--name", "Anna"), "a live source has no end"),
+        ((".", "--seconds", "3"), "--seconds is for a clip"),
+    ],
+)
+def test_options_that_do_not_belong_together(words: tuple[str, ...], reason: str) -> None:
+    error = call(*words).exception
+    assert isinstance(error, ConfigError) and reason in str(error)
+    assert not gallery_path().exists()
+
+
+def test_look_alikes_are_refused_merged_or_added(photos: Path) -> None:
+    assert cv2.imwrite(str(photos / "Zoe.png"), np.full((400, 400, 3), (190, 0, 0), np.uint8))
+    result = call(photos)
+    assert result.exit_code == 0
+    words = " ".join(result.stdout.split())
+    assert "refused: looks like Anna at 1.00: merge, add or refuse?" in words
+    assert "refused because: no face 1, looks like somebody else 1" in words
+    merged = json.loads(call(photos, "--duplicates", "merge", "--json").stdout)
+    assert merged["photos"][-1]["identity"] == "Anna"
+    assert merged["photos"][-1]["remark"] == "Zoe looks like Anna at 1.00: merged"
+
+
+def test_an_interrupted_run_tells_what_was_done_and_goes_on_the_next_time(
+    data: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(60):
+        assert cv2.imwrite(
+            str(photos / f"P{number:02}.png"), np.full((320, 320, 3), (9, 200, number), np.uint8)
+        )
+    detect = OneFace.detect
+    seen = 0
+
+    def interrupted(self: OneFace, images: Sequence[Image], **options: Any) -> list[FaceBoxes]:
+        nonlocal seen
+        seen += len(images)
+        if seen > 40:
+            raise KeyboardInterrupt
+        return detect(self, images, **options)
+
+    monkeypatch.setattr(OneFace, "detect", interrupted)
+    result = call(photos, "--json", "--duplicates", "add")
+    assert result.exit_code == 130
+    report = json.loads(result.stdout)
+    assert (report["whole"], report["enrolled"], report["refused"]) == (False, 31, 1)
+    with Gallery.open(data / "gallery.db", create=False) as gallery:
+        assert sum(person.samples for person in gallery.identities()) == 31
+    monkeypatch.setattr(OneFace, "detect", detect)
+    result = call(photos, "--duplicates", "add")
+    assert "32 enrolled, 31 known already, 1 refused" in result.stdout
+    # Of many photos only those are listed that have something to say.
+    assert "Night.png" in result.stdout and "Anna/1.png" not in result.stdout
 
 
 def test_help_has_an_example() -> None:
