@@ -9,6 +9,7 @@ import typer
 
 from .. import FacestreamError, __version__
 from . import (
+    anchors,
     bench,
     demo,
     doctor,
@@ -45,6 +46,7 @@ app.add_typer(sightings.app, name="sightings")
 app.add_typer(keys.app, name="keys")
 app.command()(watch.watch)
 app.add_typer(models.app, name="models")
+app.add_typer(anchors.app, name="anchors")
 app.add_typer(train.app, name="train")
 app.command()(doctor.doctor)
 app.add_typer(simulate.app, name="simulate")
