@@ -12,9 +12,10 @@ from facestream.stream.events import (
     MatchRevised,
     SightingEnded,
 )
+from facestream.stream.negatives import Negatives
 from facestream.stream.sightings import Sighting
 
-from .world import ANNA, BERT, NOBODY, Cosines, World
+from .world import ANNA, BERT, NOBODY, Cosines, World, vector
 
 FAINT = (0.55, 0.0, 0.0)
 """Anna, barely."""
@@ -236,6 +237,23 @@ def test_a_look_alike_is_found_though_one_candidate_is_listed() -> None:
     (_, match) = world.show_often(3, {1: TWIN})
     assert isinstance(match, MatchEvent)
     assert [c.identity for c in match.candidates] == ["Anna", "Bert"] == list(match.ambiguous)
+
+
+# --- "not this person" ---
+
+
+def test_a_mark_takes_the_name_with_the_next_face_and_says_that_the_gallery_changed() -> None:
+    world = World(release=0.1, margin=0.1)
+    world.show_often(43, {1: ANNA})
+    world.negatives = Negatives({"Anna": vector(ANNA)[None]})
+    world.version = 2
+    world.stage.reconsider()
+    (revised,) = (e for e in world.show({1: ANNA}) if isinstance(e, MatchRevised))
+    assert (revised.identity, revised.previous_identity) == (None, "Anna")
+    assert (revised.cause, revised.gallery_version) == ("gallery", 2)
+    assert "Anna" not in {c.identity for c in revised.candidates}
+    world.show_often(4, {2: (0.999, 0.0, 0.0)})
+    assert world.label(2).identity == "Anna"  # herself
 
 
 # --- cameras that are apart ---

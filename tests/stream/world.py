@@ -17,6 +17,7 @@ from facestream.stream.aggregate import AggregateStage
 from facestream.stream.decide import DecideStage
 from facestream.stream.events import AnyEvent, DecisionEvent, SightingEnded
 from facestream.stream.match import GalleryIndex, MatchStage
+from facestream.stream.negatives import NONE
 from facestream.stream.records import (
     Face,
     FrameRef,
@@ -53,6 +54,7 @@ class World:
     ) -> None:
         self.epoch, self.camera, self.began = epoch, camera, began
         self.version, self.names = 1, PEOPLE
+        self.negatives = NONE
         self.config = MatchConfig(score="cosine", **config)  # type: ignore[arg-type]
         self.stage = self._stage()
         self.sequence = -1
@@ -62,7 +64,8 @@ class World:
     def _stage(self) -> DecideStage:
         aggregate = AggregateStage(make_aggregator("mean", dimension=C), 2)
         numbers = DecisionNumbers(threshold=9.0, cosine_threshold=0.5, target_fpir=0.01)
-        match = MatchStage(self.gallery, self.config, PackRules(self.config, numbers))
+        rules = PackRules(self.config, numbers)
+        match = MatchStage(self.gallery, self.config, rules, negatives=lambda: self.negatives)
         return DecideStage(
             aggregate, match, self.config, pack="tiny", epoch=self.epoch, clock=lambda: CLOCK
         )
