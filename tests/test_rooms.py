@@ -22,7 +22,10 @@ MAY_IMPORT = {
     "tools": set(ROOMS),
 }
 TORCH_FOLDERS = ("models/networks", "train")
-JOINS_STAGES = {"reading.py", "workers.py", "decide.py", "deciding.py", "pipeline.py"}
+JOINS_STAGES = {
+    *("reading.py", "workers.py", "decide.py", "deciding.py", "pipeline.py"),
+    "enrol_clip.py",
+}
 STAGES = {"detect", "track", "embed", "aggregate", "match", "publish", "feed", "decide"}
 
 
