@@ -85,7 +85,9 @@ class ShardedIndex(SearchIndex):
         for name, array in zip(Piece._fields, (vectors, owners, measured), strict=True):
             np.save(folder / f"{name}.npy", array)
         order = Order(address, folder, anchors, precision)
-        self._child = context.Process(target=lead, args=(there, order), daemon=True)
+        self._child = context.Process(
+            target=lead, args=(there, order), name="facestream-search", daemon=True
+        )
         self._child.start()
         there.close()
         # Whoever lets go of an index that nobody closed does not wait for its child, which ends

@@ -8,18 +8,23 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from facestream import ConfigError, GalleryError, RecordError
+from facestream.configs.schema import MatchConfig
 from facestream.models.ida import Anchors
 from facestream.models.search import Hit, SearchIndex
 from facestream.stream import search_shards
 from facestream.stream.search_lead import merge_hits
 from facestream.stream.search_shards import ShardedIndex
+from facestream.stream.searching import index_maker
 
 C, COUNT = 24, 3001
 ROOM = 80 << 20
@@ -125,9 +130,9 @@ def test_two_nodes_answer_as_one_index_and_rows_move_when_an_actor_or_a_node_is_
 
 def test_an_int8_gallery_without_anchors(cluster: Any) -> None:
     plain = SearchIndex(VECTORS, OWNERS)
-    index = ShardedIndex(
-        VECTORS, OWNERS, address=cluster.address, precision="int8", patience=PATIENCE
-    )
+    make = index_maker(MatchConfig(cluster=cluster.address, precision="int8"))
+    index = make(VECTORS, OWNERS, anchors=None, densities=None)
+    assert isinstance(index, ShardedIndex)
     try:
         assert index.search(PROBES, 4) == plain.search(PROBES, 4)
         assert index.search(PROBES[:0], 4) == []
@@ -143,6 +148,10 @@ def test_no_file_of_the_gallery_is_left(cluster: Any, monkeypatch, tmp_path: Pat
     try:
         assert list(tmp_path.glob("facestream-*")) == []
         assert len(index.search(PROBES, 1)) == 20
+        (child,) = (one for one in active_children() if one.name == "facestream-search")
+        child.kill()  # as Ray does when the cluster's head is lost
+        with pytest.raises(GalleryError, match=r"was lost \(exit code -9\).*ray status"):
+            index.search(PROBES, 1)
     finally:
         index.close()
     assert list(tmp_path.glob("facestream-*")) == []
@@ -172,6 +181,22 @@ def test_wrong_arrays_are_refused() -> None:
         ShardedIndex(VECTORS, OWNERS[1:], address="127.0.0.1:1")
     with pytest.raises(RecordError, match="unit vectors"):
         ShardedIndex(2 * VECTORS, OWNERS, address="127.0.0.1:1")
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), parts=st.integers(1, 6), k=st.integers(1, 30))
+def test_the_best_of_all_parts_are_the_best_of_the_whole(seed, parts, k) -> None:
+    draw = np.random.default_rng(seed)
+    vectors = VECTORS[draw.integers(0, COUNT, 60)]  # some of them twice: ties
+    owners, probes = draw.integers(0, 25, 60), PROBES[draw.integers(0, 20, 3)]
+    own, densities = ANCHORS.density(probes), ANCHORS.density(vectors)
+
+    def search(rows: np.ndarray) -> list[tuple[Hit, ...]]:
+        index = SearchIndex(vectors[rows], owners[rows], anchors=ANCHORS, densities=densities[rows])
+        return index.search(probes, k, densities=own)
+
+    found = [search(rows) for rows in np.array_split(draw.permutation(60), parts)]
+    assert merge_hits(found, 3, k) == search(np.arange(60))
 
 
 def test_merged_hits_by_hand() -> None:
