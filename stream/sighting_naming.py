@@ -7,23 +7,26 @@ between, the same command does the rest: the face is known by its digest and is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 
 from .. import SightingsError, UnknownIdentity, UnknownSighting
 from ..configs.schema import EnrolConfig
 from ..models.fusion import Floats
-from ..models.search import SearchIndex
 from .enrol_admit import enrol_template
 from .gallery import Gallery
 from .gallery_records import normalise_name
-from .records import Template
+from .match import MatchStage
+from .records import FrameRef, Template, TrackKey, TrackTemplate
 from .sighting_cluster import overlaps
 from .sighting_records import Named, SightingFilter, SightingHit, SightingRecord, Templates
 from .sighting_search import Yardstick
 from .sighting_store import Sightings
-from .thresholds import Rules
+
+Matching = Callable[[Gallery], AbstractContextManager[MatchStage]]
+"""Decisions by a gallery as it is now."""
 
 UNKNOWN = SightingFilter(unknown=True, template=True)
 
@@ -32,13 +35,13 @@ class SightingNaming:
     """Names sightings after people of a gallery. Raises what both stores raise."""
 
     def __init__(
-        self, store: Sightings, gallery: Gallery, yardstick: Yardstick, rules: Rules
+        self, store: Sightings, gallery: Gallery, yardstick: Yardstick, matching: Matching
     ) -> None:
-        """rules: what names somebody in this gallery, as in a run. Both stores stay yours."""
+        """matching: what names somebody, as in a run with this pack. Both stores stay yours."""
         self._store = store
         self._gallery = gallery
         self._yardstick = yardstick
-        self._rules = rules
+        self._matching = matching
 
     def name(self, which: str, name: str, *, rules: EnrolConfig | None = None) -> Named:
         """Enrol a stranger's or a sighting's face as a person, and name all that look like it.
@@ -124,28 +127,22 @@ class SightingNaming:
         self, name: str, uid: str, members: Sequence[SightingRecord]
     ) -> tuple[SightingHit, ...]:
         """Unknown sightings that show this person, but for `members`; one face at a time."""
-        yard = self._yardstick
-        people = self._gallery.templates(yard.pack, yard.embedder, model=yard.density)
-        known = self._store.templates(yard.pack, yard.embedder, UNKNOWN)
-        if not len(people.vectors) or not known.sightings:
-            return ()
-        densities = people.densities
-        unmeasured = np.isnan(densities)
-        if yard.density is not None and unmeasured.any():
-            densities[unmeasured] = yard.density.density(people.vectors[unmeasured])
-        index = SearchIndex(
-            people.vectors,
-            np.arange(len(people.names)),
-            anchors=yard.density,
-            densities=None if yard.density is None else densities,
-        )
         ids = {one.id for one in members}
+        yard = self._yardstick
+        known = self._store.templates(yard.pack, yard.embedder, UNKNOWN)
+        places = [at for at, one in enumerate(known.sightings) if one.id not in ids]
+        if not places:
+            return ()
         hits = []
-        for place, (best,) in enumerate(index.search(known.vectors, 1, by=yard.by)):
-            one = known.sightings[place]
-            bar = self._rules(index, _template(one, known.vectors[place])).threshold
-            if people.names[best.identity] == name and best.score >= bar and one.id not in ids:
-                hits.append(SightingHit(sighting=one, score=best.score, cosine=best.cosine))
+        with self._matching(self._gallery) as stage:
+            for place in places:
+                # One by one: what is decided together is taken for one moment.
+                (match,) = stage.decide([_probe(known.sightings[place], known.vectors[place])])
+                hits += [
+                    SightingHit(sighting=known.sightings[place], score=c.score, cosine=c.cosine)
+                    for c in match.candidates
+                    if match.identity == c.identity == name
+                ]
         return _one_at_a_time(hits, [*members, *self._store.list(SightingFilter(person=uid))])
 
 
@@ -173,10 +170,12 @@ def _one_at_a_time(
     return tuple(chosen)
 
 
-def _template(one: SightingRecord, vector: Floats) -> Template:
-    """What a rule may ask about the evidence of a sighting."""
+def _probe(one: SightingRecord, vector: Floats) -> TrackTemplate:
+    """A sighting as it is decided; there is nothing of its frames but how many they were."""
     qualities = (one.quality_min or 0.0, one.quality_median or 0.0, one.quality_max or 0.0)
-    return Template(vector, one.frames, *qualities, ())
+    frame = FrameRef(one.camera, one.first_frame or 0, one.first_pts or 0.0, one.started_at, 0, 0)
+    template = Template(vector, one.frames, *qualities, ())
+    return TrackTemplate(TrackKey(one.camera, one.epoch, one.track), frame, template)
 
 
 def _digest(faces: Templates) -> str:

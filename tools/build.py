@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -178,6 +178,15 @@ def measure_people(gallery: Gallery, pack: Pack) -> None:
     for model in models:
         gallery.measure(pack.card.name, embedder, model)
     gallery.forget_densities(pack.card.name, embedder, but=models)
+
+
+@contextmanager
+def matching(pack: Pack, config: Config, gallery: Gallery) -> Iterator[MatchStage]:
+    """Decisions by a gallery as a run takes them, without a run. Raises as `know`, `rules_for`."""
+    rules = rules_for(pack.card, pack.strangers, config)
+    spread = spread_of(pack.card, config.match)
+    with know(gallery, pack, config.match) as known:
+        yield MatchStage(known, config.match, rules, spread=spread, negatives=known.negatives)
 
 
 def anchors_of(pack: Pack) -> Anchors | None:

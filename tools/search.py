@@ -93,20 +93,16 @@ def _who(
     pack: Pack, described: Described, score: ScoreName, top: int, place: str
 ) -> tuple[Match | None, str]:
     """The decision a run would take on this one picture; None without a gallery."""
-    from ..stream.match import MatchStage
     from ..stream.records import FrameRef, Template, TrackKey, TrackTemplate
-    from .build import know, rules_for, spread_of
+    from .build import matching
 
     if not place and not gallery_path().exists():
         return None, ""
     config = Config(cameras=(), match=MatchConfig(score=score, top_k=top))
-    rules = rules_for(pack.card, pack.strangers, config)
     quality = described.quality
     template = Template(described.embedding / described.norm, 1, quality, quality, quality, ())
     probe = TrackTemplate(TrackKey("-", "-", 0), FrameRef("-", 0, 0.0, 0.0, 0, 0), template)
-    with open_gallery(place) as gallery, know(gallery, pack, config.match) as known:
-        spread = spread_of(pack.card, config.match)
-        stage = MatchStage(known, config.match, rules, spread=spread, negatives=known.negatives)
+    with open_gallery(place) as gallery, matching(pack, config, gallery) as stage:
         (match,) = stage.decide([probe])
         return match, gallery.place
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import typer
@@ -137,11 +138,9 @@ def _naming(store: Sightings, gallery: Gallery, pack: str, score: ScoreName) -> 
     from ..configs.schema import Config, MatchConfig
     from ..models.pack import open_pack
     from ..stream.sighting_naming import SightingNaming
-    from .build import rules_for
+    from .build import matching
 
     config = Config(cameras=(), match=MatchConfig(score=score))
     opened = open_pack(pack)
     yardstick = yardstick_of(opened, score)
-    return SightingNaming(
-        store, gallery, yardstick, rules_for(opened.card, opened.strangers, config)
-    )
+    return SightingNaming(store, gallery, yardstick, partial(matching, opened, config))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from facestream.models.ida import Anchors
 from facestream.models.search import SearchIndex
 from facestream.models.store import load_card
 from facestream.stream.gallery import Gallery
+from facestream.stream.known import KnownPeople
+from facestream.stream.match import MatchStage
 from facestream.stream.sighting_cluster import (
     MOST_SIGHTINGS,
     assignment_of,
@@ -39,6 +42,15 @@ C = CARD.embedder.dimension
 EMBEDDER = CARD.checksum(CARD.embedder.file)
 YARD = Yardstick(CARD, None, "cosine", 0.5)
 RULES = PackRules(MatchConfig(score="cosine"), DecisionNumbers(threshold=0.5, cosine_threshold=0.5))
+
+
+@contextmanager
+def matching(gallery: Gallery) -> Iterator[MatchStage]:
+    """Decisions by cosine, as a run with this gallery takes them."""
+    known = KnownPeople(gallery, pack="open", embedder=EMBEDDER, dimension=C, anchors=None)
+    with known:
+        config = MatchConfig(score="cosine")
+        yield MatchStage(known, config, RULES, negatives=known.negatives)
 
 
 def face(person: int, noise: float = 0.0) -> Floats:
@@ -73,7 +85,7 @@ def search(store: Sightings) -> SightingSearch:
 
 @pytest.fixture
 def naming(store: Sightings, gallery: Gallery) -> SightingNaming:
-    return SightingNaming(store, gallery, YARD, RULES)
+    return SightingNaming(store, gallery, YARD, matching)
 
 
 # Search
@@ -357,6 +369,17 @@ def test_past_sightings_of_somebody_enrolled_by_photo_are_found(
     assert naming.find("Anna") == ()
     with pytest.raises(UnknownIdentity):
         naming.find("Zoe")
+
+
+def test_who_was_marked_as_not_somebody_is_not_found_as_them(
+    store: Sightings, gallery: Gallery, naming: SightingNaming
+) -> None:
+    store.write([seen(1, 0)])
+    naming.name(key(1), "Anna")
+    store.write([seen(2, 0, 0.3)])
+    assert [hit.sighting.track for hit in naming.find("Anna")] == [2]
+    gallery.mark_not("Anna", face(0, 0.3), pack="open", embedder=EMBEDDER, source="sighting 2")
+    assert naming.find("Anna") == ()
 
 
 def test_fusing_weighs_sightings_by_quality(store: Sightings) -> None:
