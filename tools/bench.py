@@ -26,6 +26,7 @@ from .bench_labels import bench_labels
 from .bench_models import bench_models
 from .bench_papers import bench_fusion, bench_ida, bench_quality
 from .bench_strangers_page import bench_strangers
+from .bench_search import bench_search
 from .bench_trackers import bench_trackers
 from .bench_transport import bench_transport
 from .run import configure
@@ -120,6 +121,7 @@ app.command("models")(bench_models)
 app.command("trackers")(bench_trackers)
 app.command("ida")(bench_ida)
 app.command("quality")(bench_quality)
+app.command("search")(bench_search)
 app.command("strangers")(bench_strangers)
 
 
