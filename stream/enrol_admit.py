@@ -23,7 +23,7 @@ from ..models.card import Card, DecisionSpec
 from .enrol_alike import Alike, LookAlikes, unit_rows
 from .enrol_records import PhotoResult, Refusal, refused
 from .gallery import Gallery
-from .gallery_records import Change, NewSample, fuse, normalise_name
+from .gallery_records import Change, NewSample, normalise_name
 
 Floats = npt.NDArray[np.float32]
 
@@ -96,7 +96,7 @@ class Admission:
         units = unit_rows(np.stack([one.embedding for one in offered]))
         newcomers = [one.name for one in offered if one.name not in people]
         together = {name: len(units) + i for i, name in enumerate(dict.fromkeys(newcomers))}
-        compared = people.compare(np.concatenate([units, *_fuse(offered, units, together)]))
+        compared = people.compare(np.concatenate([units, *_average(offered, units, together)]))
         holders = self._gallery.holders([one.digest for one in offered], **self._key)
         results: list[PhotoResult] = []
         for place, one in enumerate(offered):
@@ -106,7 +106,7 @@ class Admission:
                 continue
             own, other = compared.nearest(place, one.name)
             if own is None and one.name in together:
-                # All that is known of somebody new tells more than one face.
+                # All faces of somebody new tell more than one of them.
                 _, other = compared.nearest(together[one.name], one.name)
             try:
                 result = self._judge(one, own, other, people.people)
@@ -307,11 +307,11 @@ def enrol_template(
     return result
 
 
-def _fuse(offered: Sequence[Offered], units: Floats, names: Iterable[str]) -> list[Floats]:
-    """The templates (1, C) of these names, of all their faces among those offered."""
-    fused = []
-    for name in names:
-        rows = [i for i, one in enumerate(offered) if one.name == name]
-        quality = np.array([offered[i].quality for i in rows], np.float64)
-        fused.append(fuse(units[rows], quality, np.zeros(1, np.intp)))
-    return fused
+def _average(offered: Sequence[Offered], units: Floats, names: Iterable[str]) -> list[Floats]:
+    """For each name the mean (1, C) of its unit embeddings among those offered.
+
+    It is not of unit length: its product with a template is the mean of its faces' cosines. Fusing
+    them to unit length would raise the cosines of strangers, too, above what thresholds are for.
+    """
+    places = {name: [i for i, one in enumerate(offered) if one.name == name] for name in names}
+    return [units[rows].mean(axis=0, keepdims=True) for rows in places.values()]
