@@ -22,6 +22,9 @@ Doubles = npt.NDArray[np.float64]
 LARGEST_QUALITY = 1e6
 """Largest quality of a photo, either side of 0: sums of more would leave the floats."""
 
+FUSED_ROWS = 1024
+"""Embeddings that are fused at once: few enough for the processor's cache."""
+
 # Joiners stand inside words of Persian, of Indic scripts and of emoji: the one kind of invisible
 # character that a name needs.
 JOINERS = "\u200c\u200d"
@@ -336,13 +339,29 @@ def fuse(raw: Floats, quality: Doubles, starts: npt.NDArray[np.intp]) -> Floats:
             f"the gallery holds a quality beyond {LARGEST_QUALITY:g}, or one that is no number: "
             "`facestream gallery remove` whom another program wrote, and enrol again"
         )
+    weights = np.maximum(quality, 0.0)
+    ends = np.append(starts[1:], len(raw))
+    worthless = np.add.reduceat(weights, starts) <= 0.0
+    weights = np.where(np.repeat(worthless, ends - starts), 1.0, weights)
+    fused = np.empty((len(starts), raw.shape[1]), np.float32)
+    first = 0
+    while first < len(starts):  # in blocks of whole runs: a large gallery is not widened at once
+        full = int(np.searchsorted(ends, starts[first] + FUSED_ROWS, side="right"))
+        last = max(first + 1, full)
+        rows = slice(starts[first], ends[last - 1])
+        runs = starts[first:last] - starts[first]
+        fused[first:last] = _fuse_block(raw[rows], weights[rows], runs)
+        first = last
+    return fused
+
+
+def _fuse_block(raw: Floats, weights: Doubles, starts: npt.NDArray[np.intp]) -> Floats:
+    """Weighted means of the unit rows of raw (N, C) per run, normalised."""
     units = raw.astype(np.float64)
     units /= np.linalg.norm(units, axis=1, keepdims=True)  # (N, C)
-    weights = np.maximum(quality, 0.0)
-    lengths = np.diff(np.append(starts, len(raw)))
-    worthless = np.add.reduceat(weights, starts) <= 0.0
-    weights = np.where(np.repeat(worthless, lengths), 1.0, weights)
-    sums = np.add.reduceat(units * weights[:, None], starts, axis=0)  # (G, C)
-    sums = np.where((np.abs(sums).max(axis=1) < 1e-12)[:, None], units[starts], sums)
-    sums /= np.linalg.norm(sums, axis=1, keepdims=True)
+    sums = units
+    if len(starts) < len(raw):
+        sums = np.add.reduceat(units * weights[:, None], starts, axis=0)  # (G, C)
+        sums = np.where((np.abs(sums).max(axis=1) < 1e-12)[:, None], units[starts], sums)
+        sums /= np.linalg.norm(sums, axis=1, keepdims=True)
     return sums.astype(np.float32)

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, event
 
 from facestream import EnrolmentRefused, GalleryError, GalleryUnreadable, UnknownIdentity
-from facestream.stream import gallery_engine
+from facestream.stream import gallery_engine, gallery_records
 from facestream.stream.gallery import Gallery
 from facestream.stream.gallery_records import Change, fuse, normalise_name
 from facestream.stream.gallery_tables import REVISION, REVISION_TABLE, metadata
@@ -236,9 +236,10 @@ def test_embeddings_of_two_embedders_are_never_mixed(gallery: Gallery) -> None:
     runs=st.lists(st.integers(1, 4), min_size=1, max_size=5),
     seed=st.integers(0, 2**31),
     scale=st.floats(1e-3, 1e3),
+    rows=st.integers(1, 12),
 )
 def test_fusion_gives_unit_vectors_whatever_the_lengths(
-    runs: list[int], seed: int, scale: float
+    runs: list[int], seed: int, scale: float, rows: int
 ) -> None:
     rng = np.random.default_rng(seed)
     raw = rng.normal(size=(sum(runs), 6)).astype(np.float32)
@@ -250,6 +251,9 @@ def test_fusion_gives_unit_vectors_whatever_the_lengths(
     np.testing.assert_allclose(fuse(raw * np.float32(scale), quality, starts), fused, atol=1e-5)
     first = fuse(raw[: runs[0]], quality[: runs[0]], starts[:1])
     np.testing.assert_allclose(fused[:1], first, atol=1e-6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gallery_records, "FUSED_ROWS", rows)  # blocks of any size give the same
+        np.testing.assert_allclose(fuse(raw, quality, starts), fused, atol=1e-6)
 
 
 # Names
