@@ -24,7 +24,7 @@ from facestream.stream.events import (
 )
 from facestream.stream.watcher import Label
 
-from .world import ANNA, BERT, CLOCK, NOBODY, PEOPLE, Cosines, World, kinds, named
+from .world import ANNA, BERT, CLOCK, NOBODY, PEOPLE, TWIN, Cosines, World, kinds, named
 
 # --- one track ---
 
@@ -331,7 +331,7 @@ def test_whoever_is_seen_every_sighting_begins_once_and_ends_once(
 
 # Of up to three people: who is seen in a frame, how, and whose track ends with it.
 STORIES = st.lists(
-    st.dictionaries(st.integers(1, 3), st.sampled_from([ANNA, BERT, NOBODY, None])),
+    st.dictionaries(st.integers(1, 3), st.sampled_from([ANNA, BERT, TWIN, NOBODY, None])),
     min_size=5,
     max_size=40,
 )
@@ -340,7 +340,7 @@ STORIES = st.lists(
 @settings(max_examples=30, deadline=None)
 @given(story=STORIES)
 def test_decisions_go_on_to_the_bit_from_any_frame(story: list[dict[int, Cosines | None]]) -> None:
-    whole, moved = World(unknown_frames=4), World(unknown_frames=4)
+    whole, moved = (World(unknown_frames=4, release=0.1, margin=0.1) for _ in range(2))
     ended: set[int] = set()
     for number, seen in enumerate(story):
         seen = {track: cosines for track, cosines in seen.items() if track not in ended}

@@ -15,12 +15,10 @@ from facestream.stream.events import (
 from facestream.stream.negatives import Negatives
 from facestream.stream.sightings import Sighting
 
-from .world import ANNA, BERT, NOBODY, Cosines, World, vector
+from .world import ANNA, BERT, NOBODY, TWIN, Cosines, World, vector
 
 FAINT = (0.55, 0.0, 0.0)
 """Anna, barely."""
-TWIN = (0.66, 0.64, 0.0)
-"""Anna or Bert."""
 DOOR, YARD = "door", "yard"
 
 

@@ -37,6 +37,8 @@ PEOPLE = ("Anna", "Bert", "Carol")
 CLOCK = 2e9
 NOBODY = (0.0, 0.0, 0.0)
 ANNA, BERT = (0.9, 0.1, 0.0), (0.1, 0.9, 0.0)
+TWIN = (0.66, 0.64, 0.0)
+"""Anna or Bert."""
 Cosines = Sequence[float]
 
 
