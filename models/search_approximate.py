@@ -139,7 +139,8 @@ class ApproximateIndex(SearchIndex):
         super().__init__(vectors, owners, anchors=anchors, densities=densities)
         if len(vectors):
             self._finder.recall = self._measure(vectors)
-        log.info("approximate search of %d vectors %s", len(vectors), self.recall)
+        # A warning, so that it is seen without asking: people may be missed.
+        log.warning("approximate search of %d vectors %s", len(vectors), self.recall)
 
     def _make_finder(self, vectors: Floats, order: Integers) -> Cells:
         return Cells(vectors, order, self._densities, tau=self._tau)

@@ -103,7 +103,8 @@ class ExactScan:
                 terms = aligned_score(0.0, own[:, None], edges, tau=self._tau)
             errors = rounding[:, None]
             if self.rows.errors is not None:
-                errors = errors + np.maximum.reduceat(self.rows.errors[block], starts)
+                worst = np.maximum.reduceat(self.rows.errors[block], starts)
+                errors = errors + lengths[:, None] * worst
             lower = np.concatenate([bars, peaks + terms[:, 1:] - errors], axis=1)
             bars = np.partition(lower, -need, axis=1)[:, -need:]
             margins = terms[:, :-1] + errors  # (Q, runs): from a cosine to above the score

@@ -139,6 +139,7 @@ def test_a_gallery_with_runs_of_like_density_and_few_candidates(precision, tau, 
         vectors, np.arange(9_001), anchors=anchors, densities=densities, precision=precision
     )
     probes = unit(vectors[:20] + 0.02 * draw.standard_normal((20, C)))
+    probes *= np.float32(1.0009)  # as far from unit as is let through
     own = anchors.density(probes)
     same_as_exhaustive(index, vectors, densities, probes, own, tau, 5)
     order = np.argsort(densities, kind="stable")

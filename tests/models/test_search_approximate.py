@@ -103,7 +103,7 @@ class _File:
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_small_galleries_are_looked_at_whole(count, anchors, approximate, caplog):
-    with caplog.at_level(logging.INFO, search_approximate.__name__):
+    with caplog.at_level(logging.WARNING, search_approximate.__name__):
         index = ApproximateIndex(people(count), np.arange(count), anchors=anchors)
     assert index.recall == Recall(1.0, 1.0, count, 1, 1)
     found = index.search(people(2), 5)
