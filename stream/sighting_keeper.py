@@ -8,6 +8,7 @@ So each sighting is there once, whatever was killed when.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -34,6 +35,10 @@ MOST_DRAFTS = 10_000
 RETRY_SECONDS = 30.0
 """How long such a store is left alone: asking it may take its time."""
 PURGE_SECONDS = 3600.0
+CLOSE_SECONDS = 5.0
+"""How long the end of a run waits for a store that does not answer."""
+CAUGHT_UP = 1000
+"""The newest so many events of the journal are looked at when a run begins."""
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +47,8 @@ class SightingKeeper:
     """Gathers what is told of sightings and stores it. Use it from one thread.
 
     Where a recorded camera's sightings cannot be stored, the run ends: started again, it goes on.
-    Live cameras go on at once, and what could not be stored is tried again; what is given up in the
-    end is counted and logged.
+    Live cameras never wait: a thread writes, what could not be stored is tried again, and what is
+    given up in the end is counted and logged.
     """
 
     def __init__(
@@ -71,6 +76,9 @@ class SightingKeeper:
         self._retry_at: float | None = None
         self._purge_at = clock()
         self._failed = False
+        self._thread: threading.Thread | None = None
+        self._writing: dict[TrackKey, Draft] = {}
+        self._error: Exception | None = None
         self.lost = 0
         """Sightings given up because the store did not take them."""
 
@@ -110,59 +118,138 @@ class SightingKeeper:
             values["gain"], values["open_rows"] = pack_gain(reading[0]), pack_rows(reading[1])
 
     def flush(self, *, live: bool) -> None:
-        """Store what was gathered. Raises SightingsError and GalleryError, unless all is `live`."""
+        """Store what was gathered: at once, or beside the work where all is `live`.
+
+        Raises SightingsError and GalleryError, unless all is live.
+        """
+        self._gather()
+        if live and not self._may_write():
+            self._bound()
+            return
+        self._join(None)
+        self._hear(live=live)
+        if not self._drafts or (live and not self._may_write()):
+            return
+        self._start(self._write)
+        if not live:
+            self._join(None)
+            self._hear(live=False)
+
+    def pulse(self, *, live: bool) -> None:
+        """Call it often: bounds what is held back, and deletes what is too old. As `flush`."""
+        if self._busy:
+            return
+        self._hear(live=live)
+        if self._held >= MOST_ROWS or (live and self._drafts and self._may_write()):
+            self.flush(live=live)
+        if self._clock() >= self._purge_at and not self._busy:
+            self._purge_at = self._clock() + PURGE_SECONDS
+            self._start(self._purge)
+
+    def catch_up(self, events: Iterable[AnyEvent]) -> None:
+        """Store what the journal knows and the store does not, of a run that was killed.
+
+        A live camera's sightings are written beside the work: what was under way is lost with the
+        process. events: the newest of the journal.
+        """
+        for event in events:
+            self._take(event, None)
+        for key, draft in list(self._drafts.items()):
+            draft.begins = False
+            if "started_at" not in draft.values or self._store.has_ended(draft.id):
+                del self._drafts[key]
+        self.flush(live=True)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until nothing is being written; False where that takes longer."""
+        self._join(seconds)
+        return not self._busy
+
+    def close(self) -> None:
+        """Store what is left; what cannot be stored is told, and lost."""
+        self._retry_at = None
+        if self._failed:
+            return
+        if self.wait(CLOSE_SECONDS):
+            self._hear(live=True)
+            self._retry_at = None
+            self._gather()
+            if self._drafts:
+                self._start(self._write)
+                self.wait(CLOSE_SECONDS)
+            if not self._busy:
+                self._hear(live=True)
+        held = [self._drafts, self._writing] if self._busy else [self._drafts]
+        self.lost += len({key for some in held for key, draft in some.items() if draft.values})
+        self._drafts.clear()
+        if self.lost:
+            log.error("sightings of this run that could not be stored: %d", self.lost)
+
+    # --- the thread that writes: one job at a time ---
+
+    @property
+    def _busy(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _may_write(self) -> bool:
+        waits = self._retry_at is not None and self._clock() < self._retry_at
+        return not self._busy and not waits
+
+    def _start(self, job: Callable[[], None]) -> None:
+        """Run a job in a thread of its own, which ends with the process."""
+        if job == self._write:
+            self._writing, self._drafts = self._drafts, {}
+        self._thread = threading.Thread(target=self._run, args=[job], daemon=True)
+        self._thread.start()
+
+    def _run(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except Exception as error:  # told by `_hear`, in the thread that asked
+            self._error = error
+
+    def _write(self) -> None:
+        for draft in self._writing.values():
+            self._name(draft)
+        self._store.write(self._writing.values())
+
+    def _purge(self) -> None:
+        try:
+            gone = erased_people(self._gallery, self._store.people())
+            self._store.purge(self._config, gone=gone)
+        except FacestreamError as error:
+            log.warning("old sightings stay for now: %s", error)
+
+    def _join(self, seconds: float | None) -> None:
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def _hear(self, *, live: bool) -> None:
+        """What became of the last job, which is over: what it could not write is tried again."""
+        written, self._writing = self._writing, {}
+        error, self._error = self._error, None
+        if error is None:
+            if written and self._retry_at is not None:
+                log.warning("the sighting store takes sightings again")
+                self._retry_at = None
+            return
+        for key, draft in self._drafts.items():
+            written[key] = written[key].followed_by(draft) if key in written else draft
+        self._drafts = written
+        if not live or not isinstance(error, FacestreamError):
+            self._failed = True  # nor does the journal have what these tell: a run repeats it
+            raise error
+        if self._retry_at is None:
+            log.warning("sightings are held back, and events go on: %s", error)
+        self._retry_at = self._clock() + RETRY_SECONDS
+        self._bound()
+
+    def _gather(self) -> None:
         for key, rows in self._rows.items():
             draft = self._drafts.setdefault(key, Draft(*self._place(key)))
             draft.rows.append(pack_rows(rows))
         self._rows.clear()
         self._held = 0
-        if not self._drafts:
-            return
-        if live and self._retry_at is not None and self._clock() < self._retry_at:
-            self._bound()
-            return
-        try:
-            for draft in self._drafts.values():
-                self._name(draft)
-            self._store.write(self._drafts.values())
-        except FacestreamError as error:
-            if not live:
-                self._failed = True  # nor does the journal have what these tell: a run repeats it
-                raise
-            if self._retry_at is None:
-                log.warning("sightings are held back, and events go on: %s", error)
-            self._retry_at = self._clock() + RETRY_SECONDS
-            self._bound()
-            return
-        if self._retry_at is not None:
-            log.warning("the sighting store takes sightings again")
-            self._retry_at = None
-        self._drafts.clear()
-
-    def pulse(self, *, live: bool) -> None:
-        """Call it now and then: bounds what is held back, and deletes what is too old."""
-        if self._held >= MOST_ROWS:
-            self.flush(live=live)
-        if self._clock() >= self._purge_at:
-            self._purge_at = self._clock() + PURGE_SECONDS
-            try:
-                gone = erased_people(self._gallery, self._store.people())
-                self._store.purge(self._config, gone=gone)
-            except FacestreamError as error:
-                log.warning("old sightings stay for now: %s", error)
-
-    def close(self) -> None:
-        """Store what is left; what cannot be stored is told, and lost."""
-        if self._failed:
-            return
-        try:
-            self._retry_at = None
-            self.flush(live=False)
-        except FacestreamError as error:
-            left = sum(bool(draft.values) for draft in self._drafts.values())
-            self.lost += left
-            log.error("%d sightings could not be stored: %s", left, error)
-            self._drafts.clear()
 
     def _place(self, key: TrackKey) -> tuple[str, str, int]:
         return self._epoch, key.camera, key.track

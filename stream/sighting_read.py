@@ -60,6 +60,12 @@ def find_sighting(connection: Connection, key: str) -> SightingRecord:
     return _record(found[0])
 
 
+def has_ended(connection: Connection, key: str) -> bool:
+    """Whether the end of a sighting is known."""
+    query = select(sightings.c.id).where(sightings.c.id == key, sightings.c.ended_at.is_not(None))
+    return connection.execute(query).first() is not None
+
+
 def read_details(connection: Connection, key: str) -> SightingDetails:
     """All that is kept of a sighting but its template. Raises UnknownSighting."""
     record = find_sighting(connection, key)

@@ -103,6 +103,11 @@ class Sightings:
         with self._database.transaction() as connection:
             return reading.find_sighting(connection, key)
 
+    def has_ended(self, key: str) -> bool:
+        """Whether the end of a sighting (whole id) is known here."""
+        with self._database.transaction() as connection:
+            return reading.has_ended(connection, key)
+
     def show(self, key: str) -> SightingDetails:
         """A sighting with its weights and pictures, by id or its beginning. As `find`."""
         with self._database.transaction() as connection:

@@ -77,6 +77,24 @@ class Draft:
         """The id of the sighting."""
         return sighting_id(self.epoch, self.camera, self.track)
 
+    def followed_by(self, later: Draft) -> Draft:
+        """This draft and a later one of the same sighting as one."""
+        if later.begins:
+            return later
+        decided = later.keeps_template is not None
+        return Draft(
+            self.epoch,
+            self.camera,
+            self.track,
+            self.begins,
+            {**self.values, **later.values},
+            later.keeps_template if decided else self.keeps_template,
+            later.keeps_crops if decided else self.keeps_crops,
+            later.template if later.template is not None or decided else self.template,
+            later.crops if later.crops is not None or decided else self.crops,
+            [*self.rows, *later.rows],
+        )
+
 
 def write(connection: Connection, drafts: Iterable[Draft]) -> None:
     """Store drafts; the same ones twice store the same. What was erased stays away."""

@@ -27,7 +27,7 @@ from ..stream.match import MatchStage
 from ..stream.pipeline import Pipeline
 from ..stream.publish import Publisher
 from ..stream.searching import index_maker
-from ..stream.sighting_keeper import SightingKeeper
+from ..stream.sighting_keeper import CAUGHT_UP, SightingKeeper
 from ..stream.sighting_store import Sightings
 from ..stream.thresholds import DecisionNumbers, PackRules
 from ..stream.watcher import Watcher
@@ -132,6 +132,7 @@ class Parts:
             embedder=card.checksum(card.embedder.file),
         )
         self._stack.callback(keeper.close)
+        keeper.catch_up(self.journal.read(max(0, self.journal.newest - CAUGHT_UP)))
         return keeper
 
     def _open_gallery(self) -> Gallery:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from facestream.models.store import load_card
 from facestream.stream import deciding, sighting_keeper
 from facestream.stream.flow import Finish, Mark
 from facestream.stream.gallery import Gallery
+from facestream.stream.gallery_records import Change
 from facestream.stream.journal import Journal
 from facestream.stream.sighting_keeper import MOST_DRAFTS, RETRY_SECONDS, SightingKeeper
 from facestream.stream.sighting_people import erased_people
@@ -32,6 +34,7 @@ from .test_gallery import add
 NOTHING = SightingsConfig(keep=True, keep_days=None, template_days=None, crop_days=None)
 UNKNOWN = replace(NOTHING, templates="unknown")
 EVERYTHING = replace(NOTHING, templates="all", crops="all")
+PATIENCE = 30.0
 
 
 class Clock:
@@ -207,12 +210,16 @@ def test_live_cameras_go_on_and_their_sightings_are_stored_later(
         patch.setattr(kept.store, "write", _refuse)
         told.show(1, 2, times=6)
         told.end(1)
-    assert [kind for kind, _ in told.kinds()][-1] == "sighting.ended"
-    assert kept.store.list() == ()
-    told.show(2, times=30)
-    assert kept.store.list() == ()  # it is left alone for a while
+        assert kept.keeper.wait(PATIENCE)
+        told.show(2)
+    assert ("sighting.ended", 1) in told.kinds()
+    told.show(2, times=29)
+    assert kept.keeper.wait(PATIENCE) and kept.store.list() == ()  # it is left alone for a while
     kept.clock.now += RETRY_SECONDS
     told.end(2)
+    assert kept.keeper.wait(PATIENCE)
+    told.say("running")
+    assert kept.keeper.wait(PATIENCE)
     assert [one.track for one in kept.store.list()] == [1, 2]
     assert len(kept.weights(1)) == 6 and len(kept.weights(2)) == 36
     assert [record.message for record in caplog.records if "sighting" in record.message] == [
@@ -220,6 +227,30 @@ def test_live_cameras_go_on_and_their_sightings_are_stored_later(
         "the sighting store takes sightings again",
     ]
     assert kept.keeper.lost == 0
+
+
+def test_live_cameras_do_not_wait_for_a_store_that_hangs(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = threading.Event()
+    write = kept.store.write
+
+    def hang(drafts: Any) -> None:
+        assert answers.wait(PATIENCE)
+        write(drafts)
+
+    monkeypatch.setattr(kept.store, "write", hang)
+    monkeypatch.setattr(sighting_keeper, "CLOSE_SECONDS", 0.05)
+    told = kept.run()
+    told.begin("a1", live=True)
+    told.show(1, 2, times=6)
+    told.end(1)
+    assert ("sighting.ended", 1) in told.kinds()
+    assert not kept.keeper.wait(0.05)
+    kept.keeper.close()
+    assert kept.keeper.lost == 2 and "could not be stored: 2" in caplog.text
+    answers.set()
+    assert kept.keeper.wait(PATIENCE)
 
 
 def test_what_is_lost_in_the_end_is_counted_and_told(
@@ -230,12 +261,41 @@ def test_what_is_lost_in_the_end_is_counted_and_told(
     monkeypatch.setattr(kept.store, "write", _refuse)
     told = kept.run()
     told.begin("a1", live=True)
-    told.show(1, 2, 3, 4, times=2)
+    told.show(1, 2, 3, 4)
+    assert kept.keeper.wait(PATIENCE)
+    told.show(1, 2, 3, 4)
     assert kept.keeper.lost == 2
     kept.keeper.close()
     assert kept.keeper.lost == 4
     assert caplog.records[-1].levelno == logging.ERROR
-    assert "2 sightings could not be stored" in caplog.messages[-1]
+    assert "could not be stored: 4" in caplog.messages[-1]
+
+
+def test_what_a_killed_live_run_had_under_way_is_caught_up_from_the_journal(kept: Kept) -> None:
+    told = kept.run()
+    told.begin("a1", live=True)
+    told.show(1, times=6)
+    assert kept.keeper.wait(PATIENCE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept.store, "write", lambda drafts: None)  # killed before it was written
+        told.end(1)
+        told.show(2, times=4)
+        told.end(2)
+        assert kept.keeper.wait(PATIENCE)
+    assert kept.one(1).ended_at is None
+    before = kept.store.show(kept.one(1).id).weights
+    kept.run()
+    kept.keeper.catch_up(kept.journal.read())
+    assert kept.keeper.wait(PATIENCE)
+    assert (kept.one(1).reason, kept.one(1).uid) == ("matched", kept.anna)
+    assert kept.store.show(kept.one(1).id).weights == before
+    assert (kept.one(2).reason, kept.one(2).faces, kept.one(2).frames) == ("unknown", 4, 4)
+    # What has ended is left alone, whatever the gallery calls people since.
+    kept.gallery.edit("Anna", Change(name="Anna Smith"))
+    kept.run()
+    kept.keeper.catch_up(kept.journal.read())
+    assert kept.keeper.wait(PATIENCE)
+    assert kept.one(1).identity == "Anna"
 
 
 def test_nothing_is_kept_of_whom_the_gallery_no_longer_knows(kept: Kept) -> None:
@@ -255,6 +315,7 @@ def test_people_who_were_removed_go_within_the_hour(kept: Kept) -> None:
     assert erased_people(kept.gallery, kept.store.people()) == {kept.anna}
     kept.clock.now += sighting_keeper.PURGE_SECONDS
     told.begin("a2")
+    assert kept.keeper.wait(PATIENCE)
     assert [one.track for one in kept.store.list()] == [2]
 
 
@@ -279,8 +340,11 @@ def test_weights_do_not_wait_for_an_event_for_ever(
     told = kept.run()
     told.begin("a1", live=True)
     told.show(1, times=6)
+    assert kept.keeper.wait(PATIENCE)
     monkeypatch.setattr(kept.store, "write", count)
-    told.show(1, times=25)
+    for _ in range(25):
+        told.show(1)
+        assert kept.keeper.wait(PATIENCE)
     assert len(written) >= 2
     assert len(kept.weights(1)) >= 20
 
