@@ -1,10 +1,10 @@
 """Approximate search by the IDA score: cells of like vectors, of which the nearest are looked at.
 
-An inverted file of FAISS over the embedding and two more columns, r_g and r_g^2 of the density: as
-log cosh(D/2) is D^2/8 but for D^4/192, one inner product of them with (q, -1/2 - r_q/4, 1/8), the
-last two over tau, is the score of models/ida but for a constant of the probe. What the cells give
-is scored again in float64, so every score is right; but somebody in a cell that is not looked at is
-not found. How often that happens is measured on the gallery itself when the index is made.
+An inverted file of FAISS over the embedding and two more columns, s = r_g / tau and s^2: as
+log cosh(D/2) is D^2/8 but for D^4/192, one inner product of them with (q, -1/2 - r_q/4, tau/8) is
+the score of models/ida but for a constant of the probe. What the cells give is scored again in
+float64, so every score is right; but somebody in a cell that is not looked at is not found. How
+often that happens is measured on the gallery itself when the index is made, against exact search.
 """
 
 from __future__ import annotations
@@ -73,8 +73,9 @@ class Cells:
         count, self._dimension = vectors.shape
         self._tau = tau
         # Densities about their mean: small numbers lose least in float32, and D does not change.
+        # Over tau they are of the size of cosines, so that cells follow both.
         self._middle = float(densities.mean()) if count else 0.0
-        offsets = densities - self._middle
+        offsets = (densities - self._middle) / tau
         columns = np.stack([offsets, offsets**2], axis=1).astype(np.float32)
         width = self._dimension + 2
         self.cells = self.looked = max(1, int(np.sqrt(count)))
@@ -99,10 +100,11 @@ class Cells:
         keys = np.zeros((len(probes), self._dimension + 2), np.float32)
         keys[:, :-2] = probes
         if own is not None:
-            keys[:, -2] = -(0.5 + (own - self._middle) / 4.0) / self._tau
-            keys[:, -1] = 0.125 / self._tau
+            keys[:, -2] = -(0.5 + (own - self._middle) / 4.0)
+            keys[:, -1] = 0.125 * self._tau
         faiss: Any = import_module("faiss")
-        most = min(need + _SPARE, self._file.ntotal)
+        # No fewer than were looked at when recall was measured.
+        most = min(max(need, DEPTH) + _SPARE, self._file.ntotal)
 
         def look(keys: Floats, cells: int) -> Integers:
             # The number of cells goes with the search: threads share the file.
@@ -136,9 +138,14 @@ class ApproximateIndex(SearchIndex):
     ) -> None:
         """As of `SearchIndex`; recall is measured and logged. Raises ConfigError without FAISS."""
         require_faiss()
+        if anchors is not None and densities is None:
+            densities = anchors.density(vectors)
         super().__init__(vectors, owners, anchors=anchors, densities=densities)
         if len(vectors):
-            self._finder.recall = self._measure(vectors)
+            exact = SearchIndex(
+                vectors, owners, anchors=anchors, densities=densities, precision="int8"
+            )
+            self._finder.recall = self._measure(exact, vectors)
         # A warning, so that it is seen without asking: people may be missed.
         log.warning("approximate search of %d vectors %s", len(vectors), self.recall)
 
@@ -150,22 +157,24 @@ class ApproximateIndex(SearchIndex):
         """What was measured when the index was made."""
         return self._finder.recall
 
-    def _measure(self, vectors: Floats) -> Recall:
-        """Look at more cells until the recall is WANTED; all of them give what there is to find."""
+    def _measure(self, exact: SearchIndex, vectors: Floats) -> Recall:
+        """Look at more cells until the recall is WANTED, or all of them are looked at."""
         probes = sample_probes(vectors, min(SAMPLE, len(vectors)))
-        truth = self._best(probes)
-        looked, cells = 1, self._finder.cells
+        own = None if self.anchors is None else self.anchors.density(probes)
+
+        def best(index: SearchIndex) -> list[list[int]]:
+            found = index.search(probes, DEPTH, densities=own)
+            return [[hit.identity for hit in hits] for hits in found]
+
+        truth, looked, cells = best(exact), 1, self._finder.cells
         while True:
             self._finder.looked = min(looked, cells)
-            pairs = list(zip(truth, self._best(probes), strict=True))
+            pairs = list(zip(truth, best(self), strict=True))
             first = float(np.mean([a[:1] == b[:1] for a, b in pairs]))
-            best = float(np.mean([len({*a} & {*b}) / len(a) for a, b in pairs]))
+            share = float(np.mean([len({*a} & {*b}) / len(a) for a, b in pairs]))
             if first >= WANTED or looked >= cells:
-                return Recall(first, best, len(probes), self._finder.looked, cells)
+                return Recall(first, share, len(probes), self._finder.looked, cells)
             looked += 1 + looked // 2
-
-    def _best(self, probes: Floats) -> list[list[int]]:
-        return [[hit.identity for hit in hits] for hits in self.search(probes, DEPTH)]
 
 
 def require_faiss() -> None:

@@ -58,6 +58,20 @@ def test_the_recall_it_tells_is_the_recall_it_has(approximate, anchors):
     assert approximate.method == f"approximate: {recall}"
 
 
+def test_recall_is_against_exact_search_where_the_columns_do_not_follow_the_score():
+    """At tau 40 densities lie so far apart that the series of log cosh is none."""
+    pytest.importorskip("faiss", reason="no FAISS: pip install 'facestream[faiss]'")
+    vectors, steep = people(2000), Anchors(people(300)[200:], "steep", tau=40.0)
+    exact = SearchIndex(vectors, np.arange(2000), anchors=steep)
+    index = ApproximateIndex(vectors, np.arange(2000), anchors=steep)
+    probes = sample_probes(vectors, 200)
+    own = steep.density(probes)
+    truth, found = (one.search(probes, 1, densities=own) for one in (exact, index))
+    same = np.mean([a[0].identity == b[0].identity for a, b in zip(truth, found, strict=True)])
+    assert index.recall.first == pytest.approx(same) and index.recall.first < WANTED
+    assert index.recall.looked == index.recall.cells
+
+
 @pytest.mark.parametrize("by", ["ida", "cosine"])
 def test_whoever_is_found_has_the_exact_score(approximate, anchors, by):
     exact = SearchIndex(people(4000), np.arange(4000) // 2, anchors=anchors)
