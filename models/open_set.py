@@ -34,6 +34,10 @@ rate found is 1.0 %, and at 0.1 % it is 0.13 to 0.17 %, where a free xi finds 0.
 EDGES = (0.01, 0.99)
 """Of resamples, for intervals of 95 %. On known tails these hold the truth 19 times of 20, where
 percentiles of 2.5 and 97.5 hold it 9 times of 10: so few people make percentiles too narrow."""
+FENCE = 8.0
+"""Of the packs here, strangers are hardly ever beyond it, and enrolled people are."""
+ALIKE = 0.25
+"""Tracks of one picture are much more alike than another picture of the person is to them."""
 LEAST_PEOPLE = 20
 LEAST_TRACKS = 50
 RESAMPLES = 200
@@ -194,18 +198,28 @@ def fit_open_set(
     )
 
 
-def outlying_people(maxima: Doubles, owners: Labels) -> Labels:
-    """Numbers of people whose tracks are far out above the others', by Tukey's outer fence.
+def outlying_people(cosines: Doubles, owners: Labels, own: Doubles) -> Labels:
+    """Numbers of people who are kept apart for calibration and enrolled after all.
 
-    A person kept for calibration who is enrolled after all scores like a mate and no stranger; two
-    such among 200 would set the threshold for FPIR 1 %. A mate's tracks are high as a rule, a
-    stranger's once in a while, so what counts is the median of a person's tracks; the fence is 3
-    interquartile ranges above the third quartile of people's.
+    cosines (N,): the best of each track in the gallery; own (N,): what tracks of the same person
+    have among themselves. Two mates among 200 strangers would set the threshold for FPIR 1 %. A
+    mate's tracks are high as a rule, a stranger's once in a while, so what counts is the median m
+    of a person's tracks, as -log(1 - m), in which packs are alike. It must be ALIKE of the person's
+    own at least, and far out: FENCE times the distance of people's median from their lower quartile
+    above it (the lower half, since a quarter of the people may be enrolled).
     """
     people = np.unique(owners)
-    middles = np.array([np.median(maxima[owners == person]) for person in people])
-    first, third = np.quantile(middles, (0.25, 0.75))
-    return np.asarray(people[middles > third + 3.0 * (third - first)])
+    heights, alike = (
+        -np.log(np.maximum(1.0 - _middles(values, owners, people), 1e-6))
+        for values in (cosines, own)
+    )
+    lower, middle = np.quantile(heights, (0.25, 0.5))
+    far = heights > middle + FENCE * (middle - lower)
+    return np.asarray(people[far & (heights > ALIKE * alike)])
+
+
+def _middles(values: Doubles, owners: Labels, people: Labels) -> Doubles:
+    return np.array([np.median(values[owners == person]) for person in people])
 
 
 def fit_pareto(peaks: Doubles, weights: Doubles) -> tuple[Doubles, Doubles]:

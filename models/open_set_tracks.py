@@ -16,19 +16,20 @@ import numpy.typing as npt
 from .. import CorruptModelFile, RecordError
 from .fusion import Doubles, Floats
 from .npz_file import read_arrays
-from .scores import Labels
+from .scores import Flags, Labels
 
 FORMAT = "facestream strangers 1"
 MOST_BYTES = 64 << 20
 
-ARRAYS = ("format", "aggregator", "vectors", "tracks", "frames", "quality", "people")
+ARRAYS = ("format", "aggregator", "vectors", "tracks", "frames", "quality", "people", "synthetic")
 
 
 class StrangerTracks(NamedTuple):
     """N tracks of strangers with T decisions in all, those of a track one after the other.
 
     vectors (T, C) float32 unit; tracks (T,) ascending 0..N-1; frames (T,) observations fused so
-    far; quality (T,) their median quality in the pack's unit; people (N,) whose each track is.
+    far; quality (T,) their median quality in the pack's unit; people (N,) whose each track is;
+    synthetic (N,) whether nobody was ever photographed for it.
     """
 
     aggregator: str
@@ -37,11 +38,27 @@ class StrangerTracks(NamedTuple):
     frames: Labels
     quality: Floats
     people: Labels
+    synthetic: Flags
 
     def maxima(self, scores: Doubles) -> Doubles:
         """The best of each track (N,), of one score (T,) for each decision."""
         starts = np.searchsorted(self.tracks, np.arange(len(self.people)))
         return np.asarray(np.maximum.reduceat(scores, starts), np.float64)
+
+    def own_likeness(self) -> Doubles:
+        """Of each track, the cosine of its last decision with its person's most similar other one.
+
+        (N,); 1 where a person has one track alone.
+        """
+        last = self.vectors[np.searchsorted(self.tracks, np.arange(len(self.people)), "right") - 1]
+        found = np.ones(len(self.people))
+        for person in np.unique(self.people):
+            rows = np.flatnonzero(self.people == person)
+            if len(rows) > 1:
+                alike = (last[rows] @ last[rows].T).astype(np.float64)
+                np.fill_diagonal(alike, -1.0)
+                found[rows] = alike.max(axis=1)
+        return found
 
     def without(self, people: Labels) -> StrangerTracks:
         """The tracks of everybody else; people keep their numbers."""
@@ -55,6 +72,7 @@ class StrangerTracks(NamedTuple):
             self.frames[rows],
             self.quality[rows],
             self.people[kept],
+            self.synthetic[kept],
         )
 
 
@@ -71,6 +89,7 @@ def save_strangers(path: Path, tracks: StrangerTracks) -> None:
             frames=tracks.frames.astype(np.int32),
             quality=tracks.quality.astype(np.float32),
             people=tracks.people.astype(np.int32),
+            synthetic=tracks.synthetic.astype(np.int8),
         )
 
 
@@ -99,10 +118,12 @@ def load_strangers(path: Path, dimension: int) -> StrangerTracks:
         _column(path, arrays, "frames"),
         arrays["quality"],
         _column(path, arrays, "people"),
+        _column(path, arrays, "synthetic").astype(np.bool_),
     )
     count = len(vectors)
     whole = (
         all(len(one) == count for one in (tracks.tracks, tracks.frames, tracks.quality))
+        and len(tracks.synthetic) == len(tracks.people)
         and count > 0
         and bool((lengths > 0).all() and (np.diff(tracks.tracks) >= 0).all())
         and np.array_equal(np.unique(tracks.tracks), np.arange(len(tracks.people)))

@@ -174,21 +174,26 @@ def fit_to(
 ) -> OpenSetFit:
     """Fit the maxima of strangers' tracks against a gallery that holds somebody.
 
-    Strangers who are enrolled after all, as far as that shows (`outlying_people`), are left out.
+    Left out are strangers who are enrolled after all, as far as that shows (`outlying_people`), and
+    by IDA synthetic ones: a pack's anchors are their siblings, which makes them score too low.
     Raises ConfigError where too few are left, RecordError for strangers of another embedder.
     """
-    maxima = strangers.maxima(best_scores(gallery, strangers, by))
-    known = outlying_people(maxima, strangers.people)
+    if by == "ida":
+        strangers = strangers.without(strangers.people[strangers.synthetic])
+    scores, cosines = best_scores(gallery, strangers, by)
+    maxima = strangers.maxima(scores)
+    known = outlying_people(strangers.maxima(cosines), strangers.people, strangers.own_likeness())
     kept = ~np.isin(strangers.people, known)
     return fit_open_set(maxima[kept], strangers.people[kept], gallery.identities)
 
 
 def best_scores(
     gallery: SearchIndex, strangers: StrangerTracks, by: Literal["ida", "cosine"]
-) -> Doubles:
-    """Each decision's best score in the gallery (T,)."""
+) -> tuple[Doubles, Doubles]:
+    """Each decision's best score in the gallery (T,), and the cosine of that hit."""
     hits = gallery.search(strangers.vectors, 1, by=by)
-    return np.array([found[0].score for found in hits])
+    found = np.array([(best[0].score, best[0].cosine) for best in hits])
+    return found[:, 0], found[:, 1]
 
 
 def rule_of(fit: OpenSetFit, config: MatchConfig, seen: Seen) -> DecisionRule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..configs.schema import Config, MatchConfig
 from ..models.aggregators import make_aggregator
 from ..models.card import Card
 from ..models.ida import Anchors
+from ..models.open_set_tracks import StrangerTracks
 from ..models.pack import Pack, open_pack
 from ..stream.access import Access
 from ..stream.aggregate import AggregateStage
@@ -26,12 +28,15 @@ from ..stream.known import KnownPeople
 from ..stream.match import MatchStage
 from ..stream.pipeline import Pipeline
 from ..stream.publish import Publisher
-from ..stream.searching import index_maker
 from ..stream.sighting_keeper import CAUGHT_UP, SightingKeeper
 from ..stream.sighting_store import Sightings
-from ..stream.thresholds import DecisionNumbers, PackRules
+from ..stream.thresholds import DecisionNumbers, PackRules, Rules
+from ..stream.thresholds_fit import FittedRules
+from ..stream.thresholds_seen import SeenScores, nothing_seen, scores_path
 from ..stream.watcher import Watcher
 from .pack_in_use import with_gallery_pack
+
+log = logging.getLogger(__name__)
 
 
 class Parts:
@@ -58,7 +63,12 @@ class Parts:
             self.enrolment: EnrolmentSummary | None = None
             self.gallery = self._stack.enter_context(self._open_gallery())
             self.known = self._stack.enter_context(know(self.gallery, self.pack, config.match))
-            rules = PackRules(config.match, decision_numbers(self.pack.card, config))
+            journal = config.publish.journal or journal_path()
+            self.journal = self._stack.enter_context(Journal.open(journal))
+            setting = setting_words(self.pack.card, config)
+            self.seen = SeenScores(scores_path(Path(journal)), setting)
+            self._stack.callback(self.seen.close)
+            rules = rules_for(self.pack.card, self.pack.strangers, config, self.seen)
             self.match = MatchStage(
                 self.known,
                 config.match,
@@ -66,8 +76,8 @@ class Parts:
                 spread=spread_of(self.pack.card, config.match),
                 negatives=self.known.negatives,
             )
-            journal = config.publish.journal or journal_path()
-            self.journal = self._stack.enter_context(Journal.open(journal))
+            if isinstance(rules, FittedRules):
+                self.seen.judge = lambda score: rules.share(self.known()[1], score)
             access = access or self._open_access()
             self.publisher = self._stack.enter_context(
                 Publisher(self.journal, config.publish, access.context, access)
@@ -92,15 +102,13 @@ class Parts:
 
     def aggregate(self) -> AggregateStage:
         """A stage that fuses as the configuration and the pack say."""
-        fuse = self.config.fuse
-        card = self.pack.card
-        name = card.fusion.aggregator if fuse.aggregator == "auto" else fuse.aggregator
+        card, name = self.pack.card, aggregator_of(self.pack.card, self.config)
         aggregator = make_aggregator(
             name,
             dimension=card.embedder.dimension,
             head_path=self.pack.fusion_heads.get(name),
         )
-        return AggregateStage(aggregator, fuse.evidence, self.sightings)
+        return AggregateStage(aggregator, self.config.fuse.evidence, self.sightings)
 
     def __enter__(self) -> Parts:
         """Use as a context manager."""
@@ -163,7 +171,6 @@ def know(gallery: Gallery, pack: Pack, match: MatchConfig) -> KnownPeople:
         embedder=card.checksum(card.embedder.file),
         dimension=card.embedder.dimension,
         anchors=pack.learned if match.density == "learned" else anchors_of(pack),
-        make_index=index_maker(match),
     )
     if known.missing and not known()[2]:
         known.close()
@@ -213,6 +220,55 @@ def check_score(pack: Pack, config: Config) -> None:
             f"pack {name} has no anchors, which match.score=ida needs: set match.score=cosine, or "
             f"compute them with `facestream train anchors FACES/ --pack {name}`"
         )
+
+
+def aggregator_of(card: Card, config: Config) -> str:
+    """Name of the aggregator that a configuration fuses with."""
+    chosen = config.fuse.aggregator
+    return card.fusion.aggregator if chosen == "auto" else chosen
+
+
+def setting_words(card: Card, config: Config) -> str:
+    """What scores depend on: those of one setting are alike, whatever the gallery."""
+    embedder = card.checksum(card.embedder.file)[:12]
+    return f"{card.name} {embedder} {aggregator_of(card, config)} {config.match.score}"
+
+
+def rules_for(
+    card: Card,
+    strangers: StrangerTracks | None,
+    config: Config,
+    seen: SeenScores | None = None,
+) -> Rules:
+    """The rules that a configuration decides by: fitted to its gallery wherever they can be.
+
+    strangers: the pack's. seen: what is kept of unknown tracks here. Raises ConfigError for a
+    promise that the pack cannot keep, ModelError where nothing says where to draw the line.
+    """
+    match = config.match
+    if strangers is None:
+        if match.target_fpir is not None or match.alerts_per_week is not None:
+            raise ConfigError(
+                f"pack {card.name} carries no tracks of strangers, so no rate can be promised with "
+                f"it: make them with `facestream thresholds fit FACES/ --pack {card.name}`, or set "
+                "match.threshold"
+            )
+        return PackRules(match, decision_numbers(card, config))
+    fused = aggregator_of(card, config)
+    if strangers.aggregator != fused:
+        log.warning(
+            "thresholds rest on tracks fused by %s, and this run fuses by %s",
+            strangers.aggregator,
+            fused,
+        )
+    nobody = DecisionNumbers(1.0, 1.0, why="nobody is enrolled to fit a threshold to")
+    instead = nobody if card.decision is None else decision_numbers(card, config)
+    return FittedRules(
+        strangers,
+        match,
+        PackRules(match, instead),
+        seen=nothing_seen if seen is None else seen.seen,
+    )
 
 
 def spread_of(card: Card, match: MatchConfig) -> float:

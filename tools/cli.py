@@ -24,6 +24,7 @@ from . import (
     search,
     sightings,
     simulate,
+    thresholds,
     train,
     watch,
 )
@@ -45,6 +46,7 @@ app.command()(search.search)
 app.add_typer(sightings.app, name="sightings")
 app.add_typer(keys.app, name="keys")
 app.command()(watch.watch)
+app.add_typer(thresholds.app, name="thresholds")
 app.add_typer(models.app, name="models")
 app.add_typer(anchors.app, name="anchors")
 app.add_typer(train.app, name="train")

@@ -26,9 +26,8 @@ from ..stream.gallery import Gallery
 from ..stream.match import ALL_NEW, GalleryIndex, MatchStage
 from ..stream.records import Match, TrackKey, TrackTemplate
 from ..stream.telling import Decided
-from ..stream.thresholds import PackRules
 from ..stream.thresholds import Rules as DecisionRules
-from .build import check_score, decision_numbers, know, spread_of
+from .build import check_score, know, rules_for, spread_of
 from .eval_tracks import Boxes, Judged, judge_frame
 from .eval_video_record import EPOCH, Recording
 from .eval_video_set import Clip, Rules
@@ -141,7 +140,7 @@ class Decider:
     def replay(self, recording: Recording) -> Replay:
         """Fuse, match and decide every frame, then what is left open at the end."""
         card, config = self._pack.card, self._config
-        rules = PackRules(config.match, decision_numbers(card, config))
+        rules = rules_for(card, self._pack.strangers, config)
         match = _NotingMatch(self.known, config.match, rules, spread_of(card, config.match))
         stage = DecideStage(
             AggregateStage(live_aggregator(config, self._pack), config.fuse.evidence),

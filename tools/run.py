@@ -265,7 +265,9 @@ def make_watchers(parts: Parts, *, quiet: bool, note: str) -> list[Watcher]:
 
     output = parts.config.output
     palette = Palette()
-    watchers: list[Watcher] = [] if quiet else [LiveTable(Console(), palette, heading(parts))]
+    watchers: list[Watcher] = [parts.seen]
+    if not quiet:
+        watchers.append(LiveTable(Console(), palette, heading(parts)))
     if not output.folder:
         return watchers
     folder = Path(output.folder)

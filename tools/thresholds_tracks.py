@@ -7,6 +7,7 @@ template: those are what strangers' scores are measured with.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,11 +44,13 @@ def make_tracks(
     tracks: int,
     seed: int,
     least: int = 3,
+    synthetic: Collection[str] = (),
 ) -> StrangerTracks:
     """`tracks` pseudo-tracks of each person of a bank, by an aggregator.
 
-    owners: whose each picture is. least: observations before the first decision. Tracks too short
-    for one are left out. Raises ConfigError when none is left.
+    owners: whose each picture is; synthetic: who of them nobody ever was. least: observations
+    before the first decision. Tracks too short for one are left out. Raises ConfigError when none
+    is left.
     """
     names = sorted(set(owners))
     people: list[int] = []
@@ -74,6 +77,7 @@ def make_tracks(
         frames,
         quality,
         np.array(people, np.int64),
+        np.array([names[number] in synthetic for number in people], np.bool_),
     )
 
 

@@ -107,11 +107,15 @@ def test_lower_rates_take_higher_thresholds(seed, low, factor):
     assert 0.0 <= fit.fpir(score + 0.01) <= fit.fpir(score)
 
 
-def test_a_person_who_is_enrolled_after_all_stands_out():
+@pytest.mark.parametrize("enrolled", [1, PEOPLE // 5])
+def test_people_who_are_enrolled_after_all_stand_out(enrolled):
     maxima, owners = world(5)
-    assert not len(outlying_people(maxima, owners))
-    maxima[owners == 17] += 0.6
-    assert outlying_people(maxima, owners).tolist() == [17]
+    own = np.full(len(maxima), 0.9)
+    assert not len(outlying_people(maxima, owners, own))
+    maxima[owners < enrolled] = 0.85
+    assert outlying_people(maxima, owners, own).tolist() == list(range(enrolled))
+    # Far out, but nothing like the person's own tracks: a stranger who looks like somebody.
+    assert not len(outlying_people(maxima, owners, np.full(len(maxima), 0.99)))
 
 
 def test_what_cannot_be_fitted_is_said():

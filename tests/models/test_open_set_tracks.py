@@ -25,12 +25,19 @@ def some_tracks(dimension: int = 64) -> StrangerTracks:
         np.array([3, 4, 3, 3, 4, 6]),
         np.linspace(0.2, 0.7, 6).astype(np.float32),
         np.array([0, 0, 1]),
+        np.array([False, False, True]),
     )
 
 
 def test_a_track_counts_by_its_best_decision():
     maxima = some_tracks().maxima(np.array([0.1, 0.4, 0.2, 0.3, 0.5, 0.0]))
     assert maxima.tolist() == [0.4, 0.2, 0.5]
+
+
+def test_own_likeness_is_that_of_the_persons_other_tracks():
+    tracks = some_tracks()
+    alike = float(tracks.vectors[1] @ tracks.vectors[2])
+    assert tracks.own_likeness().tolist() == pytest.approx([alike, alike, 1.0])
 
 
 def test_everybody_but_some():
@@ -47,7 +54,7 @@ def test_written_and_read(tmp_path: Path):
     save_strangers(tmp_path / "a.npz", tracks)
     read = load_strangers(tmp_path / "a.npz", 64)
     assert read.aggregator == "learned"
-    for field in ("tracks", "frames", "people"):
+    for field in ("tracks", "frames", "people", "synthetic"):
         np.testing.assert_array_equal(getattr(read, field), getattr(tracks, field))
     np.testing.assert_allclose(read.quality, tracks.quality)
     np.testing.assert_allclose(np.linalg.norm(read.vectors, axis=1), 1.0, atol=1e-6)
@@ -74,6 +81,7 @@ def change(path: Path, **arrays: np.ndarray) -> Path:
         ({"tracks": np.array([0, 0, 1, 1, 1, 1])}, "do not fit together"),
         ({"tracks": np.zeros(6)}, "must be .* integers"),
         ({"frames": np.array([3, 4])}, "do not fit together"),
+        ({"synthetic": np.array([1])}, "do not fit together"),
     ],
 )
 def test_what_is_no_such_file_is_refused(tmp_path: Path, changed, why):

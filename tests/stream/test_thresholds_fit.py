@@ -33,7 +33,7 @@ def strangers(seed: int = 0, people: int = PEOPLE, decisions: int = 3) -> Strang
     frames = np.tile([3, 4, 6], people * EACH)[: len(tracks)]
     return StrangerTracks(
         "mean", vectors, tracks, frames, np.ones(len(tracks), np.float32),
-        np.repeat(np.arange(people), EACH),
+        np.repeat(np.arange(people), EACH), np.zeros(people * EACH, np.bool_),
     )  # fmt: skip
 
 
@@ -44,7 +44,9 @@ def gallery(people: int, seed: int = 7) -> SearchIndex:
 def test_best_scores_are_those_of_exhaustive_search():
     index, tracks = gallery(50), strangers()
     expected = (tracks.vectors @ units(7, 50).T).max(axis=1)
-    np.testing.assert_allclose(best_scores(index, tracks, "cosine"), expected, atol=1e-6)
+    scores, cosines = best_scores(index, tracks, "cosine")
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    np.testing.assert_array_equal(scores, cosines)
     fit = fit_to(index, tracks, "cosine")
     assert (fit.identities, fit.people) == (50, PEOPLE)
     np.testing.assert_allclose(fit.maxima[0], expected.max(), atol=1e-6)
@@ -55,14 +57,21 @@ def test_other_strangers_are_named_as_often_as_was_promised(people):
     index = gallery(people)
     rule = FittedRules(strangers(), MatchConfig(score="cosine", target_fpir=0.05), OWN)(index, None)
     others = strangers(1000, people=2000)
-    found = (others.maxima(best_scores(index, others, "cosine")) >= rule.threshold).mean()
+    found = (others.maxima(best_scores(index, others, "cosine")[0]) >= rule.threshold).mean()
     assert found == pytest.approx(0.05, abs=0.025)
     assert rule.target_fpir == 0.05
     assert rule.interval is not None and rule.interval[0] < rule.threshold < rule.interval[1]
     assert rule.probability is not None
     assert rule.probability(rule.threshold) == pytest.approx(0.05)
-    assert f"FPIR 5 % to {PEOPLE * EACH} pseudo-tracks" in rule.why
+    assert rule.why.startswith("fitted for FPIR 5 % to ") and "pseudo-tracks of 1" in rule.why
     assert f"this gallery of {people}" in rule.why
+
+
+def test_synthetic_strangers_do_not_count_by_ida():
+    tracks = strangers()
+    half = tracks._replace(synthetic=tracks.people % 2 == 0)
+    assert fit_to(gallery(50), half, "ida").people == PEOPLE / 2
+    assert fit_to(gallery(50), half, "cosine").people == PEOPLE
 
 
 def test_people_kept_for_calibration_who_are_enrolled_do_not_raise_the_threshold():
