@@ -29,6 +29,7 @@ from .bench_strangers_page import bench_strangers
 from .bench_search import bench_search
 from .bench_trackers import bench_trackers
 from .bench_transport import bench_transport
+from .enroll_bench_command import bench_enroll
 from .run import configure
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ app.command("accuracy")(bench_accuracy)
 app.command("fusion")(bench_fusion)
 app.command("labels")(bench_labels)
 app.command("models")(bench_models)
+app.command("enroll")(bench_enroll)
 app.command("trackers")(bench_trackers)
 app.command("ida")(bench_ida)
 app.command("quality")(bench_quality)
