@@ -10,11 +10,12 @@ memory (tmpfs) nothing is saved: set TMPDIR to a folder on a disk.
 from __future__ import annotations
 
 import tempfile
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from .. import GalleryError
 from .fusion import Doubles, Floats
 from .ida import Integers, row_lengths
 from .search_kernels import Kernel
@@ -29,7 +30,10 @@ class StoredRows:
     """Unit vectors (G, C), read-only, safe to share between threads."""
 
     def __init__(self, vectors: Floats, order: Integers, precision: Precision) -> None:
-        """Row i is vectors[order[i]]; vectors (G, C) float32 are copied, not kept."""
+        """Row i is vectors[order[i]]; vectors (G, C) float32 are copied, not kept.
+
+        Raises GalleryError where the temporary file does not fit.
+        """
         count, self.dimension = vectors.shape
         self.precision: Precision = precision
         kind = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}[precision]
@@ -37,16 +41,28 @@ class StoredRows:
         self._scales: Floats | None = np.ones(count, np.float32) if precision == "int8" else None
         self.errors: Doubles | None = None if precision == "float32" else np.zeros(count)
         """Length (G,) of the true row less the stored one; None where that is 0."""
-        self._true = (
-            self._stored.view(np.float32) if precision == "float32" else _file(*vectors.shape)
-        )
-        for block in blocks_of(count, self.dimension, _ENCODED):
-            self._encode(block, vectors[order[block]])
-
-    def _encode(self, block: slice, true: Floats) -> None:
-        self._true[block] = true
+        blocks = blocks_of(count, self.dimension, _ENCODED)
         if self.errors is None:
+            self._true = self._stored.view(np.float32)
+            for block in blocks:
+                self._true[block] = vectors[order[block]]
             return
+        try:
+            with tempfile.TemporaryFile(prefix="facestream-") as file:
+                for block in blocks:
+                    true = np.ascontiguousarray(vectors[order[block]])
+                    self._encode(block, true, self.errors)
+                    file.write(true.data)
+                file.flush()
+                self._true = _mapped(file, vectors.shape)
+        except OSError as error:
+            raise GalleryError(
+                f"vectors kept as {precision} need {vectors.nbytes / 1e6:,.0f} MB for a temporary "
+                f"file in {tempfile.gettempdir()}, got: {error.strerror}; free some space, set "
+                "TMPDIR to another folder, or match.precision to float32"
+            ) from error
+
+    def _encode(self, block: slice, true: Floats, errors: Doubles) -> None:
         if self._scales is None:
             self._stored[block] = _to_bfloat16(true)
         else:
@@ -57,7 +73,7 @@ class StoredRows:
         if self._scales is not None:
             stored *= self._scales[block, None]
         # A little more, for what was rounded in between.
-        self.errors[block] = row_lengths(stored.astype(np.float64) - true) + 1e-7
+        errors[block] = row_lengths(stored.astype(np.float64) - true) + 1e-7
 
     def __len__(self) -> int:
         """G."""
@@ -105,12 +121,9 @@ class StoredRows:
         return np.asarray(self._true[rows])
 
 
-def _file(count: int, dimension: int) -> Floats:
-    """Zeros (G, C) in a file that has no name and ends with the array."""
-    if not count:
-        return np.empty((0, dimension), np.float32)
-    with tempfile.TemporaryFile(prefix="facestream-") as file:  # the mapping outlives it
-        return np.memmap(file, np.float32, "w+", shape=(count, dimension))
+def _mapped(file: IO[bytes], shape: tuple[int, int]) -> Floats:
+    """The rows (G, C) of a file, which may be closed: the mapping keeps it."""
+    return np.memmap(file, np.float32, "r", shape=shape) if shape[0] else np.empty(shape, "f4")
 
 
 def _to_bfloat16(values: Floats) -> npt.NDArray[np.uint16]:

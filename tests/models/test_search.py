@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+from io import FileIO
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 import facestream
-from facestream import RecordError
+from facestream import GalleryError, RecordError
 from facestream.models.align import warp
 from facestream.models.ida import Anchors, aligned_score
 from facestream.models.search import SearchIndex, false_positive_probability
@@ -196,6 +197,20 @@ def test_stored_rows_are_off_by_what_they_say_and_take_the_room_they_say(precisi
     assert off.max() > bound.max() / 20  # the bound is not idle
     assert rows.nbytes <= vectors.nbytes * size / 4 + 12 * 500
     np.testing.assert_array_equal(rows.true_rows(np.array([3, 499])), vectors[[496, 0]])
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_a_full_disk_under_the_temporary_file_is_told(precision, monkeypatch):
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda prefix: FileIO("/dev/full", "r+"))
+    with pytest.raises(GalleryError, match=r"0 MB .*No space left on device; .* TMPDIR"):
+        StoredRows(np.eye(C, dtype=np.float32), np.arange(C), precision)
+
+
+def test_no_temporary_file_has_a_name(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    index = SearchIndex(np.eye(C, dtype=np.float32), np.arange(C), precision="int8")
+    assert list(tmp_path.iterdir()) == []
+    assert index.search(np.eye(C, dtype=np.float32)[3:4], 1)[0][0].identity == 3
 
 
 def test_bfloat16_rounds_to_the_nearest_even():
