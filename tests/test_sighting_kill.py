@@ -18,6 +18,8 @@ from facestream.tools.run import execute
 from .postgres_server import PostgresServer
 from .running import assert_close, count, running, scene_of, stored, wait_for, write
 
+pytestmark = pytest.mark.timeout(600)  # three runs, long on busy cores
+
 VARIES = ("id", "epoch", "uid", "started_at", "seen_at", "ended_at")
 
 
