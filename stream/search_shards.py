@@ -60,7 +60,8 @@ class ShardedIndex(SearchIndex):
         The rows stay on this machine too, in a temporary file without a name.
         patience: seconds in which the cluster must answer.
         Raises RecordError for wrong arrays; ConfigError when ray is not installed, no cluster
-        answers there or a node has another version; GalleryError when the cluster is lost.
+        answers there or a node has another version; GalleryError when the cluster is lost or
+        the rows do not fit on this machine's disk.
         """
         if vectors.ndim != 2 or vectors.dtype != np.float32 or owners.shape != (len(vectors),):
             raise RecordError(
@@ -78,12 +79,10 @@ class ShardedIndex(SearchIndex):
         self.precision: Precision = precision
         self._identities = len(np.unique(owners))
         self._lock = threading.Lock()
+        measured = np.zeros(len(vectors)) if densities is None else densities
+        folder = _save(Piece(vectors, owners, measured.astype(np.float64)))
         context = get_context("spawn")
         self._link, there = context.Pipe()
-        folder = Path(tempfile.mkdtemp(prefix="facestream-"))  # for this user alone
-        measured = np.zeros(len(vectors)) if densities is None else densities
-        for name, array in zip(Piece._fields, (vectors, owners, measured), strict=True):
-            np.save(folder / f"{name}.npy", array)
         order = Order(address, folder, anchors, precision)
         self._child = context.Process(
             target=lead, args=(there, order), name="facestream-search", daemon=True
@@ -169,6 +168,21 @@ class ShardedIndex(SearchIndex):
         if isinstance(answer, FacestreamError):
             raise answer
         return answer
+
+
+def _save(rows: Piece) -> Path:
+    """A folder for this user alone, with a file per array."""
+    folder = Path(tempfile.mkdtemp(prefix="facestream-"))
+    try:
+        for name, array in rows._asdict().items():
+            np.save(folder / f"{name}.npy", array)
+    except OSError as error:
+        shutil.rmtree(folder)
+        raise GalleryError(
+            f"match.cluster needs {rows.vectors.nbytes / 1e6:,.0f} MB for temporary files in "
+            f"{folder.parent}, got: {error}; free some space, or set TMPDIR to another folder"
+        ) from error
+    return folder
 
 
 def _let_go(link: Connection, folder: Path) -> None:

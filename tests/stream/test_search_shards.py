@@ -170,6 +170,20 @@ def test_a_wrong_address_is_told_and_nothing_is_left(monkeypatch, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_is_told_and_nothing_is_left(monkeypatch, tmp_path: Path) -> None:
+    def full(file: Path, array: np.ndarray) -> None:
+        file.write_bytes(b"some")
+        raise OSError("72024 requested and 4 written")  # as NumPy says it
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(np, "save", full)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(GalleryError, match=r"0 MB for temporary files .*written; free some"):
+            ShardedIndex(VECTORS, OWNERS, address=address)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_ray_the_extra_is_named(monkeypatch) -> None:
     monkeypatch.setattr(search_shards.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'facestream\[cluster\]'"):
