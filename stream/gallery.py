@@ -22,6 +22,7 @@ from ..models.ida import DensityModel
 from . import gallery_density as density
 from . import gallery_marks as marking
 from . import gallery_read as reading
+from . import gallery_roster as rosters
 from . import gallery_transfer as transfer
 from . import gallery_write as writing
 from .gallery_archive import ImportSummary, read_archive, write_archive
@@ -35,12 +36,12 @@ from .gallery_records import (
     GalleryTemplates,
     Identity,
     NewSample,
-    Roster,
     Watchlist,
     check_text,
     check_vector,
     normalise_name,
 )
+from .gallery_roster import Roster
 from .gallery_tables import identities, watchlists
 
 Floats = npt.NDArray[np.float32]
@@ -340,12 +341,20 @@ class Gallery:
         *,
         model: DensityModel | None = None,
         now: float | None = None,
+        since: Roster | None = None,
     ) -> Roster:
-        """The templates of everybody who is valid or will be, with their times; as `templates`."""
+        """The templates of everybody who is valid or will be, with their times; as `templates`.
+
+        since: an older one, read with the same arguments, of which only what changed after it is
+        read again.
+        """
         moment = time.time() if now is None else now
         key = "" if model is None else density.model_key(model)
         with self._database.transaction() as connection:
-            roster = reading.read_roster(connection, pack, embedder, key, moment)
+            whose = None if since is None else rosters.find_changed(connection, since.newest)
+            roster = rosters.read_roster(connection, pack, embedder, key, moment, whose)
+            if since is not None and whose is not None:
+                roster = since.changed(roster, whose, moment)
             return roster._replace(negatives=marking.read_vectors(connection, pack, embedder))
 
     def measure(self, pack: str, embedder: str, model: DensityModel) -> int:

@@ -112,12 +112,18 @@ def store(
 
 
 def read_densities(
-    connection: Connection, pack: str, embedder: str, model: str
+    connection: Connection,
+    pack: str,
+    embedder: str,
+    model: str,
+    rows: Collection[int] | None = None,
 ) -> dict[int, float]:
-    """r by the row of the person."""
+    """r by the row of the person, of these rows alone where they are given."""
     query = select(densities.c.identity_id, densities.c.value).where(
         densities.c.pack == pack, densities.c.embedder == embedder, densities.c.model == model
     )
+    if rows is not None:
+        query = query.where(densities.c.identity_id.in_(rows))
     return {person: value for person, value in connection.execute(query)}
 
 

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections import defaultdict
 from collections.abc import Collection
 
-import numpy as np
-from sqlalchemy import ColumnElement, Connection, func, or_, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
-from .. import GalleryError, UnknownIdentity
-from .gallery_density import read_densities
+from .. import UnknownIdentity
 from .gallery_records import (
     AuditEntry,
     Identity,
-    Member,
-    Roster,
     Sample,
     SampleEmbedding,
     Watchlist,
-    fuse,
-    join_vectors,
     normalise_name,
 )
 from .gallery_tables import (
@@ -197,53 +190,3 @@ def read_audit(connection: Connection, uid: str | None = None) -> tuple[AuditEnt
         AuditEntry(one.at, one.actor, one.action, one.identity, one.name, one.details, one.version)
         for one in connection.execute(query)
     )
-
-
-def read_roster(
-    connection: Connection, pack: str, embedder: str | None, model: str, now: float
-) -> Roster:
-    """What `Gallery.roster` returns; model: the key of densities, "" for none.
-
-    Raises GalleryError for embeddings of two embedders.
-    """
-    bounds = (identities.c.valid_from, identities.c.valid_until, identities.c.keep_until)
-    everybody = select(identities.c.id, identities.c.name, *bounds).order_by(identities.c.id)
-    query = (
-        select(identities.c.id, embeddings.c.embedder)
-        .add_columns(embeddings.c.vector, embeddings.c.quality)
-        .join(samples, samples.c.identity_id == identities.c.id)
-        .join(embeddings, embeddings.c.sample_id == samples.c.id)
-        .where(embeddings.c.pack == pack)
-        # Faces of people whose time is over are needed by nobody, and stay in the store.
-        .where(*(or_(end.is_(None), end > now) for end in bounds[1:]))
-        .order_by(identities.c.id, embeddings.c.id)
-    )
-    if embedder is not None:
-        query = query.where(embeddings.c.embedder == embedder)
-    version, used = read_version(connection), read_in_use(connection)
-    found = connection.execute(everybody).all()
-    people = tuple(Member(one.name, *_matched(*one[2:])) for one in found)
-    rows = connection.execute(query).all()
-    if len({row.embedder for row in rows}) > 1:
-        raise GalleryError(
-            f"the gallery holds embeddings of different embedder files of pack {pack}, which "
-            "cannot be compared: enrol the photos again into a new gallery"
-        )
-    if not rows:
-        nothing = np.zeros((0, 0), np.float32)
-        return Roster(version, used, people, np.zeros(0, np.intp), nothing, np.zeros(0))
-    raw = join_vectors([row.vector for row in rows])
-    # The rows of one person stand together, people in the order they were enrolled.
-    starts = [i for i, row in enumerate(rows) if i == 0 or rows[i - 1].id != row.id]
-    vectors = fuse(raw, np.array([row.quality for row in rows]), np.array(starts))
-    kept = read_densities(connection, pack, rows[0].embedder, model) if model else {}
-    densities = np.array([kept.get(rows[i].id, np.nan) for i in starts])
-    places = {one.id: place for place, one in enumerate(found)}
-    owners = np.array([places[rows[i].id] for i in starts], np.intp)
-    return Roster(version, used, people, owners, vectors, densities)
-
-
-def _matched(begins: float | None, until: float | None, kept: float | None) -> tuple[float, float]:
-    """From when until when somebody of these bounds is matched."""
-    ends = min(math.inf if end is None else end for end in (until, kept))
-    return -math.inf if begins is None else begins, ends

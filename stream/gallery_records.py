@@ -173,59 +173,6 @@ class GalleryTemplates(NamedTuple):
     densities: Doubles
 
 
-_NO_NEGATIVES: Mapping[str, Floats] = {}
-
-
-class Member(NamedTuple):
-    """One of a roster: matched from `begins` until `ends`, seconds since 1970; +-inf: no bound."""
-
-    name: str
-    begins: float
-    ends: float
-
-
-class Roster(NamedTuple):
-    """One version's people with the times at which they are matched, in the order of enrolment.
-
-    So a matcher that cannot reach the store still knows whom to stop matching, and when. people:
-    everybody, P. owners: (T,) intp, ascending: the place in `people` of each of the T who have an
-    embedding of the pack and whose time is not over. vectors: (T, C) float32, unit length; (0, 0)
-    when there are none. densities: (T,) float64, NaN where none is kept. in_use: the pack that the
-    gallery is matched with and its embedder, None as long as there is none. negatives: the faces
-    that were marked as not being somebody, (K, C) float32 of unit length by name.
-    """
-
-    version: int
-    in_use: tuple[str, str] | None
-    people: tuple[Member, ...]
-    owners: npt.NDArray[np.intp]
-    vectors: Floats
-    densities: Doubles
-    negatives: Mapping[str, Floats] = _NO_NEGATIVES
-
-    def at(self, now: float) -> GalleryTemplates:
-        """Who is matched at `now`, seconds since 1970: not earlier than when this was read."""
-        begins = np.array([one.begins for one in self.people])
-        ends = np.array([one.ends for one in self.people])
-        valid = (begins <= now) & (now < ends)
-        with_template = np.zeros(len(self.people), np.bool_)
-        with_template[self.owners] = True
-        chosen = valid[self.owners]
-        moments = np.concatenate([begins, ends])
-        later = moments[(moments > now) & (moments < np.inf)]
-        names = [one.name for one in self.people]
-        return GalleryTemplates(
-            names=tuple(names[i] for i in self.owners[chosen]),
-            # Nearly always everybody is valid, and a large gallery is not copied for nothing.
-            vectors=self.vectors if chosen.all() else self.vectors[chosen],
-            version=self.version,
-            missing=tuple(names[i] for i in np.flatnonzero(valid & ~with_template)),
-            expired=tuple(names[i] for i in np.flatnonzero(~valid)),
-            changes_at=float(later.min()) if len(later) else None,
-            densities=self.densities[chosen],
-        )
-
-
 def day(seconds: float) -> str:
     """A moment by this machine's clock: the day, with the minute where it is not its beginning."""
     text = datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")

@@ -17,9 +17,8 @@ from ..models.fusion import Doubles, Floats
 from ..models.ida import DensityModel
 from ..models.search import SearchIndex
 from .gallery import Gallery
-from .gallery_records import Roster
+from .gallery_roster import Roster
 from .match import GalleryIndex
-from .negatives import Negatives
 from .negatives import Negatives
 from .searching import IndexMaker
 
@@ -31,6 +30,9 @@ RETRY = 4
 
 ANSWER_SECONDS = 5.0
 """A store that takes longer than this is said not to answer."""
+
+KEPT_BYTES = 1 << 28
+"""Templates of up to this many bytes are kept, so that a change costs what it changes."""
 
 CLOSE_SECONDS = 2.0
 """How long closing waits for a store that does not answer."""
@@ -77,7 +79,7 @@ class KnownPeople:
         self._closing = threading.Event()
         self._away = False
         self._asked_at: float | None = None
-        self._coming: Roster | None = None
+        self._roster: Roster | None = None
         self._in_use: tuple[str, str] | None = None
         self._changes_at = math.inf
         self._computed: dict[bytes, float] = {}
@@ -86,7 +88,7 @@ class KnownPeople:
         self.expired: tuple[str, ...] = ()
         """Identities outside their validity: they are not recognised."""
         self._read_at = now()
-        self._show(self._read())
+        self._show(self._read(None))
         self._threads = [
             threading.Thread(target=work, name=f"gallery-{work.__name__.strip('_')}", daemon=True)
             for work in (self._follow, self._watch_clock)
@@ -101,10 +103,6 @@ class KnownPeople:
         used, the last one stays in use; the log says so once, and again when it is right.
         """
         return self._index
-
-    def negatives(self) -> Negatives:
-        """The faces that are not somebody, at least as new as the index that was given last."""
-        return self._negatives
 
     def negatives(self) -> Negatives:
         """The faces that are not somebody, at least as new as the index that was given last."""
@@ -148,10 +146,12 @@ class KnownPeople:
                 self._asked_at = None
 
     def _look(self) -> None:
+        now = self._now()
         # A clock that was set back may make people valid whose faces were not read.
-        if self._now() < self._read_at or self._gallery.version() != self._index[0]:
-            self._read_at = self._now()
-            roster = self._read()
+        since = self._roster if now >= self._read_at else None
+        if now < self._read_at or self._gallery.version() != self._index[0]:
+            self._read_at = now
+            roster = self._read(since)
             with self._lock:
                 self._show(roster)
 
@@ -159,8 +159,8 @@ class KnownPeople:
         """Let people come and go by their times, without the store."""
         while not self._closing.wait(self._look_seconds):
             with self._lock:
-                if self._coming is not None and self._now() >= self._changes_at:
-                    self._show(self._coming)
+                if self._roster is not None and self._now() >= self._changes_at:
+                    self._show(self._roster)
             asked_at = self._asked_at
             if asked_at is not None and time.monotonic() - asked_at > ANSWER_SECONDS:
                 self._tell_away(f"{self._gallery.place} does not answer")
@@ -183,9 +183,9 @@ class KnownPeople:
             *(other, self._pack),
         )
 
-    def _read(self) -> Roster:
+    def _read(self, since: Roster | None) -> Roster:
         roster = self._gallery.roster(
-            self._pack, self._embedder, model=self._anchors, now=self._read_at
+            self._pack, self._embedder, model=self._anchors, now=self._read_at, since=since
         )
         if len(roster.vectors) and roster.vectors.shape[1] != self._dimension:
             raise GalleryError(
@@ -226,9 +226,10 @@ class KnownPeople:
         for name in sorted(set(templates.expired) - set(self.expired)):
             log.warning("%s is outside the validity set for them, and is not recognised", name)
         self.missing, self.expired = templates.missing, templates.expired
-        # A second copy of the vectors, beside the index's, only where time will change who is in.
-        self._coming = roster if templates.changes_at is not None else None
+        # A second copy of the vectors, beside the index's: where time will change who is in, and
+        # where it is small enough for reading only what changes.
+        needed = templates.changes_at is not None or roster.vectors.nbytes <= KEPT_BYTES
+        self._roster = roster if needed else None
         self._changes_at = templates.changes_at or math.inf
-        self._negatives = Negatives(roster.negatives)  # before the index that they are asked with
         self._negatives = Negatives(roster.negatives)  # before the index that they are asked with
         self._index: GalleryIndex = templates.version, index, templates.names
