@@ -158,8 +158,8 @@ class MatchConfig:
     least_frames: Count = 3
     """Observations needed before a track may be named."""
     unknown_frames: Count = 8
-    """Observations needed before a track that is still in view is called unknown. One that ends
-    earlier is called unknown at its end."""
+    """Observations needed before a track that is still in view is called unknown, or one of several
+    who look alike. One that ends earlier is called so at its end."""
     score: Literal["ida", "cosine"] = "ida"
     """ida: DAO with the pack's anchors; cosine: plain cosine, compared with the pack's cosine
     threshold."""

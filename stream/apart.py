@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 
 from .sightings import Sighting
+
+log = logging.getLogger(__name__)
 
 
 class Apart:
@@ -22,13 +25,17 @@ class Apart:
             for camera in group:
                 self._others.setdefault(camera, set()).update(set(group) - {camera})
         self._live: set[str] = set()
+        self._told: set[str] = set()
 
     def begin(self, camera: str, *, live: bool) -> None:
         """Note what a camera is from now on."""
         if live:
             self._live.add(camera)
-        else:
-            self._live.discard(camera)
+            return
+        self._live.discard(camera)
+        if camera in self._others and camera not in self._told:
+            self._told.add(camera)
+            log.warning("camera %s is a recording: match.apart does not hold for it", camera)
 
     def others(self, camera: str) -> tuple[str, ...]:
         """The live cameras that are apart from a live one, by name."""

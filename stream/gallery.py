@@ -193,6 +193,7 @@ class Gallery:
             writing.lock(connection)
             row, _ = reading.find_person(connection, name)
             (identity,) = reading.read_identities(connection, row)
+            marking.forget_faces(connection, [row])
             writing.remove(connection, [row], "remove")
         self._database.forget_deleted()
         return identity.samples
@@ -205,6 +206,7 @@ class Gallery:
             writing.lock(connection)
             people = connection.execute(query).all()
             if people:
+                marking.forget_faces(connection, [one.id for one in people])
                 writing.remove(connection, [one.id for one in people], "purge")
         if people:
             self._database.forget_deleted()

@@ -1,16 +1,18 @@
 """Marks that say "not this person", inside one transaction of the gallery.
 
 A mark is the embedding of a face that was taken for somebody. It is a face of whoever was
-mistaken, who may be nobody that the gallery knows; it goes when the person does, or when it is
-taken back.
+mistaken, who may be nobody that the gallery knows; it goes when the person does, when whoever it
+shows is erased, or when it is taken back.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 import uuid
 from collections import defaultdict
+from collections.abc import Collection
 
 import msgspec
 import numpy as np
@@ -19,7 +21,7 @@ from sqlalchemy import Connection, delete, select
 
 from .. import GalleryError
 from .gallery_read import find_person
-from .gallery_tables import identities, negatives
+from .gallery_tables import embeddings, identities, negatives, samples
 from .gallery_write import actor_name, check_dimension, insert_row, lock, record
 
 Floats = npt.NDArray[np.float32]
@@ -102,6 +104,43 @@ def remove_mark(connection: Connection, key: str) -> Mark:
     connection.execute(delete(negatives).where(negatives.c.id == row.id))
     record(connection, "not", [row.uid], f"taken back, pack {mark.pack}")
     return mark
+
+
+def forget_faces(connection: Connection, rows: Collection[int]) -> None:
+    """Erase marks on others that show the people of these rows, who are about to be erased.
+
+    A mark does not say whose face it is: it is taken to be theirs where it is as much like one of
+    their faces as like any of the person's who it is not.
+    """
+    going = set(rows)
+    for one in connection.execute(select(negatives)).all():
+        if one.identity_id in going:
+            continue
+        face = np.frombuffer(one.vector, "<f4").astype(np.float64)
+        likeness = {
+            row: _likeness(connection, row, one.pack, one.embedder, face)
+            for row in (one.identity_id, *going)
+        }
+        own = likeness.pop(one.identity_id)
+        if max(likeness.values(), default=-math.inf) >= max(own, -1.0):
+            connection.execute(delete(negatives).where(negatives.c.id == one.id))
+
+
+def _likeness(
+    connection: Connection, row: int, pack: str, embedder: str, face: npt.NDArray[np.float64]
+) -> float:
+    """The largest cosine of a unit face (C,) to somebody's faces; -inf without any."""
+    query = (
+        select(embeddings.c.vector)
+        .join(samples, embeddings.c.sample_id == samples.c.id)
+        .where(samples.c.identity_id == row)
+        .where(embeddings.c.pack == pack, embeddings.c.embedder == embedder)
+    )
+    found = [np.frombuffer(one, "<f4") for one in connection.execute(query).scalars()]
+    if not found:
+        return -math.inf
+    faces = np.stack(found).astype(np.float64)
+    return float((faces @ face / np.linalg.norm(faces, axis=1)).max())
 
 
 def read_marks(connection: Connection, name: str | None = None) -> tuple[Mark, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -360,8 +361,11 @@ def test_at_its_end_a_better_track_takes_the_name_from_one_that_goes_on() -> Non
     assert (revised.identity, revised.cause) == (None, "camera")
 
 
-def test_recordings_are_not_held_to_be_apart() -> None:
+def test_recordings_are_not_held_to_be_apart(caplog: pytest.LogCaptureFixture) -> None:
     cameras = Cameras(live=False)
+    assert caplog.messages == [
+        f"camera {name} is a recording: match.apart does not hold for it" for name in (DOOR, YARD)
+    ]
     cameras.show(DOOR, {1: ANNA}, 4)
     cameras.show(YARD, {1: ANNA}, 4)
     assert len(cameras.names.held) == 2

@@ -19,6 +19,7 @@ from facestream.models.photo import describe_face, find_faces, tallest_face
 from facestream.models.search import SearchIndex
 from facestream.stream.gallery import Gallery
 from facestream.stream.gallery_engine import locate
+from facestream.stream.gallery_records import Change
 from facestream.stream.known import KnownPeople
 from facestream.stream.match import MatchStage
 from facestream.stream.negatives import Negatives
@@ -97,9 +98,19 @@ def test_marks_go_with_the_person(gallery: Gallery, place: str) -> None:
     assert gallery.roster("open").negatives == {}
 
 
-def test_a_mark_follows_the_person_and_not_the_name(gallery: Gallery) -> None:
-    from facestream.stream.gallery_records import Change
+def test_marks_that_show_somebody_who_is_erased_go_too(gallery: Gallery) -> None:
+    add(gallery, "Her sister", LOOK_ALIKE.tolist())
+    add(gallery, "Carl", [0, 0, 1])
+    hers = mark(gallery, LOOK_ALIKE + np.float32(0.01))
+    of_a_stranger = mark(gallery, np.array([0.8, 0.5, 0.1], np.float32))
+    gallery.remove("Carl")
+    assert gallery.marks() == (hers, of_a_stranger)
+    gallery.edit("Her sister", Change(keep_until=1.0))
+    assert gallery.purge() == ("Her sister",)
+    assert gallery.marks() == (of_a_stranger,)
 
+
+def test_a_mark_follows_the_person_and_not_the_name(gallery: Gallery) -> None:
     mark(gallery)
     gallery.edit("Anna", Change(name="Anna Smith"))
     assert [one.name for one in gallery.marks()] == ["Anna Smith"]
