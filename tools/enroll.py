@@ -18,7 +18,6 @@ from ..configs.schema import EnrolConfig
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from ..models.pack import Pack
     from ..stream.enrol import Enroller
     from ..stream.enrol_records import EnrolmentSummary, PhotoResult
     from ..stream.gallery import Gallery
@@ -81,6 +80,7 @@ def enroll(
     from ..models.pack import open_pack
     from ..stream.enrol import Enroller
     from ..stream.gallery import Gallery
+    from .build import measure_people
 
     kind = _kind_of(path)
     _check(path, kind, name=name, texts=(note, basis), seconds=seconds)
@@ -99,7 +99,7 @@ def enroll(
                 change = _change(note, basis)
                 enroller.enrol_folder(path, name=name, change=change, progress=run.advance)
             run.whole = True
-            _measure(store, models)
+            measure_people(store, models)
         run.summary.require_somebody()
 
 
@@ -146,16 +146,6 @@ def _change(note: str | None, basis: str | None) -> Change | None:
     if note is None and basis is None:
         return None
     return Change(notes=UNSET if note is None else note, basis=UNSET if basis is None else basis)
-
-
-def _measure(gallery: Gallery, pack: Pack) -> None:
-    """Keep the densities of new templates, so that matchers need not compute them."""
-    from .build import anchors_of
-
-    embedder = pack.card.checksum(pack.card.embedder.file)
-    for density in (anchors_of(pack), pack.learned):
-        if density is not None:
-            gallery.measure(pack.card.name, embedder, density)
 
 
 @dataclass
