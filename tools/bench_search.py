@@ -76,16 +76,18 @@ def bench_search(
 
     sizes, batches = sorted(set(size or (100_000, 1_000_000))), sorted(set(batch or (1, 32)))
     anchors = pack_anchors(pack)
-    galleries = []
+    galleries, loads = [], [os.getloadavg()[0]]
     for count in sizes:
         gallery = make_gallery(anchors, count, np.random.default_rng(seed))
         galleries.append(measure_gallery(gallery, batches, repeats, seed))
+        loads.append(os.getloadavg()[0])
     report = {
         "command": command_words(size, batch, pack, repeats, seed),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "version": __version__,
         "revision": revision(),
         "machine": machine_words(),
+        "loads": loads,
         "pack": pack,
         "anchors": len(anchors.vectors),
         "density": density_of(anchors),

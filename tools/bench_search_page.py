@@ -66,9 +66,12 @@ def page(report: dict[str, Any]) -> str:
 def setting(report: dict[str, Any]) -> str:
     """On what was measured, and how."""
     real = report["density"]
+    loads = ", ".join(f"{load:.1f}" for load in report["loads"])
     return (
-        f"Machine: {report['machine']}. Vectors are synthetic: {report['dimension']} dimensions, "
-        f"with about the mean and covariance of the {report['anchors']} anchors of pack "
+        f"Machine: {report['machine']}. Load average before and after each gallery: {loads}, of "
+        "which this run makes about one a BLAS thread; the rest is other work, which lengthens "
+        "times and scatters ratios of the clock. Vectors are synthetic: "
+        f"{report['dimension']} dimensions, with about the mean and covariance of the {report['anchors']} anchors of pack "
         f"{report['pack']} (generated faces through its network), in groups about them of "
         "different tightness; every vector is a person. Densities r of the anchors, each without "
         f"itself: mean {real['mean']:.3f}, standard deviation {real['std']:.3f}; below stand those "

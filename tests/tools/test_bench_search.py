@@ -114,3 +114,4 @@ def test_the_command_prints_and_writes_what_it_measured(tmp_path: Path, monkeypa
     text = out.read_text(encoding="utf-8")
     assert f"    {report['command']} --write docs/benchmarks/search.md\n" in text
     assert "## 1,000 vectors, 2 probes at once" in text
+    assert "{" not in text and len(report["loads"]) == 2
