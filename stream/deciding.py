@@ -11,7 +11,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -20,6 +19,7 @@ from .. import RecordError, __version__
 from ..configs.schema import Config
 from ..models.card import Card
 from .aggregate import AggregateStage
+from .attempt import OWN_MARK, Attempt, OwnMark
 from .audience import Audience
 from .decide import DecideStage
 from .endings import Endings, outline_key
@@ -54,37 +54,6 @@ MARK_SECONDS = 1.0
 """A mark that no event is stored with waits up to this long for one: each storing costs a sync."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Camera:
-    """A camera's newest attempt. told: its state events so far; reached, answered: positions.
-
-    repeats: sequence of the last event that a resumed run may repeat; None once one was new. mark:
-    the newest one, until it is stored; marked_at: when one was, in seconds of a steady clock.
-    """
-
-    begin: Begin
-    fingerprint: str
-    run: str
-    first_track: int
-    repeats: int | None = None
-    mark: Checkpoint | None = None
-    marked_at: float | None = None
-    told: int = 0
-    reached: int = -1
-    answered: int = -1
-    finished: bool = False
-
-
-class _State(msgspec.Struct, frozen=True):
-    """Deciding's own part of a mark."""
-
-    first_track: int
-    sightings: bytes
-
-
-_STATE = msgspec.msgpack.Decoder(_State)
 
 
 class Deciding:
@@ -125,7 +94,7 @@ class Deciding:
         self._decide = DecideStage(aggregate, match, config.match, pack=card.name, epoch=epoch)
         self._names = frozenset(camera.name for camera in config.cameras)
         self._endings = Endings(self._journal, self._names)
-        self._cameras: dict[str, _Camera] = {}
+        self._cameras: dict[str, Attempt] = {}
         self._restarted: dict[str, str] = {}
         self._todo: deque[Down] = deque()
         self._ups: list[Up] = []
@@ -193,19 +162,19 @@ class Deciding:
         is_over, stored = self._endings.look_up(begin, fingerprint)
         self._publish([], stored)
         if is_over:
-            self._cameras[name] = _Camera(begin, fingerprint, "", 1, finished=True)
+            self._cameras[name] = Attempt(begin, fingerprint, "", 1, finished=True)
             self._ups.append(Resume(name, begin.attempt, self._epoch, "", 1, over=True))
             return
         saved = self._journal.checkpoint(name)
         states: dict[str, bytes] = {}
         if saved is not None and (first_track := self._take_up(name, saved, fingerprint)):
-            camera = _Camera(begin, fingerprint, saved.run, first_track, self._journal.newest)
+            camera = Attempt(begin, fingerprint, saved.run, first_track, self._journal.newest)
             states = saved.states
         else:
             self._close_left(name, saved)
             run = begin.attempt if begin.live else str(self._journal.next_run(name))
             first_track = self._journal.last_tracks().get(name, 0) + 1
-            camera = _Camera(begin, fingerprint, run, first_track)
+            camera = Attempt(begin, fingerprint, run, first_track)
             self._audience.begin(name)
         self._cameras[name] = camera
         self._ups.append(
@@ -217,7 +186,7 @@ class Deciding:
         if saved.live or saved.fingerprint != fingerprint:
             return 0
         try:
-            state = _STATE.decode(saved.state)
+            state = OWN_MARK.decode(saved.state)
             self._decide.restore(name, state.sightings)
         except (msgspec.DecodeError, RecordError) as error:
             log.warning("camera %s: its run begins anew: %s", name, error)
@@ -269,7 +238,7 @@ class Deciding:
             raise RecordError(f"expected what embedding makes of a frame, got {type(item)}")
         camera.reached = work.position
 
-    def _observed(self, camera: _Camera, observed: Observed) -> None:
+    def _observed(self, camera: Attempt, observed: Observed) -> None:
         is_new = self._audience.count(observed)
         with self._meter.measure("decide", len(observed.observations)):
             decided = self._decide.process(observed)
@@ -282,7 +251,7 @@ class Deciding:
             labels = self._decide.labels(ref.camera)
             self._audience.frame(kept or ref, tracked, labels)
 
-    def _camera_state(self, camera: _Camera, change: StateChange) -> None:
+    def _camera_state(self, camera: Attempt, change: StateChange) -> None:
         # Counted within the run: what a source tells again after a resume has the same ids.
         camera.told += 1
         self.totals.dropped[change.camera] = dict(change.dropped)
@@ -299,7 +268,7 @@ class Deciding:
         )
         self._publish([Decided(event, None)], self._take_mark(camera))
 
-    def _finish(self, camera: _Camera, item: Finish) -> None:
+    def _finish(self, camera: Attempt, item: Finish) -> None:
         name = camera.begin.camera
         camera.finished = True
         self.totals.dropped[name] = dict(item.dropped)
@@ -308,10 +277,10 @@ class Deciding:
         kept |= self._endings.finish(camera.begin, camera.fingerprint, camera.run, others=others)
         self._publish(self._decide.close(name), kept)
 
-    def _mark(self, camera: _Camera, mark: Mark) -> None:
+    def _mark(self, camera: Attempt, mark: Mark) -> None:
         """Remember a point to resume from; store it with the next event, or soon without one."""
         sightings = self._decide.snapshot(camera.begin.camera)
-        state = msgspec.msgpack.encode(_State(camera.first_track, sightings))
+        state = msgspec.msgpack.encode(OwnMark(camera.first_track, sightings))
         camera.mark = Checkpoint(
             camera.fingerprint, camera.run, camera.begin.live, state, mark.states
         )
@@ -319,7 +288,7 @@ class Deciding:
         if stored_at is None or time.monotonic() - stored_at >= MARK_SECONDS:
             self._publish([], self._take_mark(camera))
 
-    def _take_mark(self, camera: _Camera) -> dict[str, Checkpoint | None]:
+    def _take_mark(self, camera: Attempt) -> dict[str, Checkpoint | None]:
         """The mark that is to be stored, if there is one."""
         mark, camera.mark = camera.mark, None
         if mark is None:
@@ -327,7 +296,7 @@ class Deciding:
         camera.marked_at = time.monotonic()
         return {camera.begin.camera: mark}
 
-    def _outline(self, camera: _Camera) -> dict[str, Checkpoint | None]:
+    def _outline(self, camera: Attempt) -> dict[str, Checkpoint | None]:
         """What to store so that whoever is in view now can be closed by another process."""
         name = camera.begin.camera
         if not self._decide.sightings.get(name):
@@ -362,7 +331,7 @@ class Deciding:
         )
         self._publish([Decided(event, None)])
 
-    def _publish_tracks(self, camera: _Camera, decided: Sequence[Decided]) -> None:
+    def _publish_tracks(self, camera: Attempt, decided: Sequence[Decided]) -> None:
         """Publish what was decided, with the outline of the tracks of its cameras still open.
 
         While a resumed run only repeats itself the outline of the killed one stays: it is newer.
