@@ -143,7 +143,7 @@ class SightingNaming:
                     for c in match.candidates
                     if match.identity == c.identity == name
                 ]
-        return _one_at_a_time(hits, [*members, *self._store.list(SightingFilter(person=uid))])
+        return _one_at_a_time(hits, [*members, *self._store.list(SightingFilter(person=(uid,)))])
 
 
 def fuse_templates(templates: Templates) -> Floats:

@@ -175,7 +175,7 @@ def _condition(wanted: SightingFilter) -> ColumnElement[bool]:
         parts.append(c.started_at >= wanted.since)
     if wanted.until is not None:
         parts.append(c.started_at < wanted.until)
-    if wanted.person is not None:
+    if wanted.person:
         parts.append(shows(wanted.person))
     if wanted.unknown:
         parts.append(and_(c.identity == "", c.given == ""))

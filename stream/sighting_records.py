@@ -123,8 +123,8 @@ class SightingFilter(msgspec.Struct, frozen=True, kw_only=True):
     camera: str | None = None
     since: float | None = None
     until: float | None = None
-    person: str | None = None
-    """Name, or the gallery's id."""
+    person: tuple[str, ...] = ()
+    """Names and gallery ids of one person: those taken for any of them."""
     unknown: bool = False
     """Only who has no name, decided or given."""
     stranger: str | None = None

@@ -158,8 +158,8 @@ class Sightings:
             self._database.forget_deleted()
         return count
 
-    def erase_person(self, who: str) -> int:
-        """Erase all sightings that are taken for a person, or once were, by name or gallery id."""
+    def erase_person(self, *who: str) -> int:
+        """Erase all sightings that are taken for a person, or once were: names and gallery ids."""
         with self._database.transaction(write=True) as connection:
             count = writing.erase(connection, writing.concerns(who))
         if count:

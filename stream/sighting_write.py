@@ -192,16 +192,17 @@ def assign(connection: Connection, strangers: Mapping[str, str]) -> None:
         connection.execute(update(sightings).where(its).values(stranger=stranger))
 
 
-def shows(who: str) -> ColumnElement[bool]:
-    """Sightings that are taken for a person, by name or gallery id."""
-    decided = or_(sightings.c.uid == who, sightings.c.identity == who)
-    given = or_(sightings.c.given_uid == who, sightings.c.given == who)
+def shows(who: Collection[str]) -> ColumnElement[bool]:
+    """Sightings that are taken for a person, by names and gallery ids."""
+    decided = or_(sightings.c.uid.in_(who), sightings.c.identity.in_(who))
+    given = or_(sightings.c.given_uid.in_(who), sightings.c.given.in_(who))
     return or_(and_(sightings.c.given == "", decided), given)
 
 
-def concerns(who: str) -> ColumnElement[bool]:
+def concerns(who: Collection[str]) -> ColumnElement[bool]:
     """Sightings that are taken for a person, or once were."""
-    return or_(*(sightings.c[name] == who for name in ("uid", "identity", "given_uid", "given")))
+    columns = (sightings.c[name] for name in ("uid", "identity", "given_uid", "given"))
+    return or_(*(column.in_(who) for column in columns))
 
 
 def erase(connection: Connection, which: ColumnElement[bool], *, now: float | None = None) -> int:
@@ -229,7 +230,7 @@ def purge(
 
     of_erased = 0
     for uid in gone:
-        of_erased += erase(connection, concerns(uid), now=now)
+        of_erased += erase(connection, concerns([uid]), now=now)
     counts = {"sightings": 0, "templates": 0, "crops": 0}
     for what, table, days in (("templates", templates, template_days), ("crops", crops, crop_days)):
         if days is not None:

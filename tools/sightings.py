@@ -9,7 +9,7 @@ from rich.text import Text
 
 from .. import ConfigError
 from . import sightings_keep, sightings_people
-from .gallery_text import JSON, clock, echo, show, table
+from .gallery_text import JSON, PLACE, clock, echo, show, table
 from .sightings_open import (
     CAMERA,
     PACK,
@@ -21,6 +21,7 @@ from .sightings_open import (
     choose,
     count_words,
     left_out,
+    names_of,
     open_store,
     second_of,
     sighting_table,
@@ -47,6 +48,7 @@ def list_sightings(
     person: str | None = typer.Option(None, help="Only of this person (name, or gallery id)."),
     unknown: bool = typer.Option(False, "--unknown", help="Only of people without a name."),
     limit: int = typer.Option(50, min=0, help="The newest so many; 0 for all."),
+    gallery: str = PLACE,
     place: str = STORE,
     json: bool = JSON,
 ) -> None:
@@ -55,7 +57,7 @@ def list_sightings(
         camera=camera,
         since=since,
         until=until,
-        person=person,
+        person=() if person is None else names_of(person, gallery),
         unknown=unknown,
         limit=limit or None,
     )
@@ -164,19 +166,21 @@ def erase(
         None, help="All sightings that show, or once showed, this person (name, or gallery id)."
     ),
     yes: bool = typer.Option(False, "--yes", help="Do not ask."),
+    gallery: str = PLACE,
     place: str = STORE,
     json: bool = JSON,
 ) -> None:
     """Erase sightings, with templates and pictures, also from the file; they do not come back."""
     if bool(keys) == (person is not None):
         raise ConfigError("give ids of sightings, or --person")
+    who = () if person is None else names_of(person, gallery)
     with open_store(place) as store:
         ids = [store.find(key).id for key in keys or []]
         what = f"all sightings of {person}" if person is not None else count_words(len(ids))
         if not yes and not typer.confirm(f"Erase {what} from {store.place}?", err=True):
             typer.echo("nothing was erased", err=True)
             raise typer.Exit(1)
-        count = store.erase(ids) if person is None else store.erase_person(person)
+        count = store.erase_person(*who) if who else store.erase(ids)
     if json:
         echo({"erased": count})
     else:

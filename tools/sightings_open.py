@@ -9,10 +9,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from .. import SightingsError
-from ..configs.paths import sightings_path
+from .. import EnrolmentRefused, SightingsError, UnknownIdentity
+from ..configs.paths import gallery_path, sightings_path
 from ..configs.schema import Config, MatchConfig, SightingsConfig
-from .gallery_text import clock, moment, table
+from .gallery_text import clock, moment, open_gallery, table
 
 if TYPE_CHECKING:
     from ..models.pack import Pack
@@ -62,12 +62,26 @@ def forget_erased(gallery: Gallery, place: str) -> int:
         ) from error
 
 
+def names_of(person: str, gallery: str) -> tuple[str, ...]:
+    """A person's name, and the gallery's id where it knows them: so a former name is found, too.
+
+    gallery: as `--gallery` names it; there may be none in the data folder.
+    """
+    if not gallery and not gallery_path().exists():
+        return (person,)
+    with open_gallery(gallery) as people:
+        try:
+            return person, people.show(person).identity.id
+        except (UnknownIdentity, EnrolmentRefused):  # the latter for what can be no name
+            return (person,)
+
+
 def choose(
     *,
     camera: str | None = None,
     since: str | None = None,
     until: str | None = None,
-    person: str | None = None,
+    person: tuple[str, ...] = (),
     unknown: bool = False,
     limit: int | None = None,
 ) -> SightingFilter:

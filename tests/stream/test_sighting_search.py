@@ -365,7 +365,7 @@ def test_past_sightings_of_somebody_enrolled_by_photo_are_found(
     assert [hit.sighting.track for hit in found] == [1, 2]
     assert all(one.identity is None for one in store.list())
     assert naming.find("Anna", mark=True) == found
-    assert {one.track for one in store.list(SightingFilter(person="Anna"))} == {1, 2}
+    assert {one.track for one in store.list(SightingFilter(person=("Anna",)))} == {1, 2}
     assert naming.find("Anna") == ()
     with pytest.raises(UnknownIdentity):
         naming.find("Zoe")

@@ -146,6 +146,10 @@ def test_a_stranger_is_grouped_named_and_searched(photos: list[Path]) -> None:
     shown = call("search", str(photos[0]), "--top", "2").output
     assert "this is who it is" in shown and "3 sightings searched" in shown
 
+    # Under the name of today, whatever it was then.
+    call("gallery", "edit", "Anna Smith", "--name", "Anna Jones")
+    assert ask("sightings", "list", "--person", "Anna Jones")["total"] == 2
+    call("gallery", "edit", "Anna Jones", "--name", "Anna Smith")
     removed = ask("gallery", "remove", "Anna Smith", "--yes")
     assert (removed["samples"], removed["sightings"]) == (1, 2)
     assert {one["track"] for one in ask("sightings", "list")["sightings"]} == {3, 4}  # type: ignore[attr-defined]
