@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,17 @@ def test_migrations_make_the_tables_of_the_code(store: Sightings, place: str) ->
         )
         assert compare_metadata(context, metadata) == []
     engine.dispose()
+
+
+def test_several_runs_write_to_one_store_at_once(store: Sightings) -> None:
+    def run(camera: str) -> None:
+        for track in range(12):
+            store.write([draft(track, 1000.0 + track, camera=camera, vector=[1, 0])])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, ["a", "b", "c", "d"]))
+    assert store.count() == 48
+    assert {one.camera for one in store.list(SightingFilter(template=True))} == set("abcd")
 
 
 # SQLite's file
