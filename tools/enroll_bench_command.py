@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from .. import ConfigError
@@ -32,7 +31,7 @@ def bench_enroll(
     Example: facestream bench enroll people/ --pack open --page enrolment.md
     """
     from .enroll_bench import measure_pack
-    from .enroll_bench_page import plain, write_page
+    from .enroll_bench_page import to_json, write_page
 
     folders = sorted(entry for entry in people.iterdir() if entry.is_dir())
     files = [(one.name, sorted(one.iterdir())[:most]) for one in folders]
@@ -50,4 +49,4 @@ def bench_enroll(
     text = write_page(found, what or people.name, options, photos)
     if page is not None:
         page.write_text(text, encoding="utf-8")
-    typer.echo(msgspec.json.encode(found, enc_hook=plain) if json else text)
+    typer.echo(to_json(found) if json else text)

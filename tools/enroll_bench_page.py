@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+import msgspec
 import numpy as np
 
 from .. import __version__
@@ -81,8 +82,18 @@ def spread(values: Doubles, *, sign: bool = False) -> str:
     return f"{100 * values.mean():{form}} ± {100 * values.std(ddof=1):.1f}"
 
 
-def plain(value: object) -> object:
-    """Arrays for JSON."""
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    raise NotImplementedError
+def to_json(found: Mapping[str, Measured]) -> bytes:
+    """The same numbers for programs."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, np.ndarray):
+            return value.tolist()
+        raise NotImplementedError
+
+    report = {
+        name: one._asdict()
+        | {"speed": one.speed._asdict(), "alike": [each._asdict() for each in one.alike]}
+        | {"fused": {key: fused._asdict() for key, fused in one.fused.items()}}
+        for name, one in found.items()
+    }
+    return msgspec.json.encode(report, enc_hook=plain)
