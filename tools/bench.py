@@ -25,8 +25,9 @@ from .bench_accuracy import bench_accuracy
 from .bench_labels import bench_labels
 from .bench_models import bench_models
 from .bench_papers import bench_fusion, bench_ida, bench_quality
-from .bench_strangers_page import bench_strangers
 from .bench_search import bench_search
+from .bench_strangers_page import bench_strangers
+from .bench_thresholds_command import bench_thresholds
 from .bench_trackers import bench_trackers
 from .bench_transport import bench_transport
 from .enroll_bench_command import bench_enroll
@@ -123,8 +124,9 @@ app.command("enroll")(bench_enroll)
 app.command("trackers")(bench_trackers)
 app.command("ida")(bench_ida)
 app.command("quality")(bench_quality)
-app.command("search")(bench_search)
 app.command("strangers")(bench_strangers)
+app.command("thresholds")(bench_thresholds)
+app.command("search")(bench_search)
 
 
 class ShapeTap:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -55,13 +56,9 @@ def london(assets: Path, folder: Path, pack: str) -> HeldOut:
 
 def wild(assets: Path, folder: Path, pack: str, enrolled: int = 2) -> HeldOut | None:
     """Ten pictures each, of which the first `enrolled` are for the gallery; None without them."""
-    found = find_wild(assets)
-    if found is None:
+    pictures = wild_pictures(assets)
+    if pictures is None:
         return None
-    pictures = {
-        f"{owner:05}/{file}": found.folder / file
-        for file, owner in zip(found.files, found.owners, strict=True)
-    }
     bank = _bank(folder / f"{pack}-wild", pictures, WILD, pack)
     owners = np.array([int(name.partition("/")[0]) for name in bank.names])
     place = np.array([int((owners[:row] == owner).sum()) for row, owner in enumerate(owners)])
@@ -70,9 +67,31 @@ def wild(assets: Path, folder: Path, pack: str, enrolled: int = 2) -> HeldOut | 
 
 def others(assets: Path, folder: Path, pack: str) -> HeldOut | None:
     """One picture each of people who are not in wild; None without them."""
-    seen = find_wild(assets)
+    pictures = others_pictures(assets)
+    if pictures is None:
+        return None
+    bank = _bank(folder / f"{pack}-others", pictures, OTHERS, pack)
+    return HeldOut(bank, pictures, _numbers(bank.names), np.ones(len(bank.names), bool))
+
+
+def wild_pictures(assets: Path, most: int = 10) -> dict[str, Path] | None:
+    """The first `most` pictures of everybody in wild, by OWNER/FILE; None without them."""
+    found = find_wild(assets)
+    if found is None:
+        return None
+    taken: dict[str, Path] = {}
+    counts: Counter[int] = Counter()
+    for file, owner in zip(found.files, found.owners.tolist(), strict=True):
+        if counts[owner] < most:
+            taken[f"{owner:05}/{file}"] = found.folder / file
+        counts[owner] += 1
+    return taken
+
+
+def others_pictures(assets: Path, most: int = MOST_OTHERS) -> dict[str, Path] | None:
+    """One picture each of `most` people who are not in wild, by number; None without them."""
     path = assets / "celeba" / "aligned89x109.csv"
-    if seen is None or not path.is_file():
+    if find_wild(assets) is None or not path.is_file():
         return None
     in_wild = {row["identity"] for row in _rows(assets / "celeba" / "wild.csv")}
     first: dict[str, str] = {}
@@ -80,9 +99,7 @@ def others(assets: Path, folder: Path, pack: str) -> HeldOut | None:
         if row["identity"] not in in_wild:
             first.setdefault(row["identity"], row["image"])
     pictures = {f"{int(who):05}": path.with_suffix("") / file for who, file in first.items()}
-    pictures = dict(sorted(pictures.items())[:MOST_OTHERS])
-    bank = _bank(folder / f"{pack}-others", pictures, OTHERS, pack)
-    return HeldOut(bank, pictures, _numbers(bank.names), np.ones(len(bank.names), bool))
+    return dict(sorted(pictures.items())[:most])
 
 
 def _bank(folder: Path, pictures: Mapping[str, Path], settings: BankSettings, pack: str) -> Bank:

@@ -7,7 +7,7 @@ template: those are what strangers' scores are measured with.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +38,7 @@ def person_of(name: str) -> str:
 
 def make_tracks(
     bank: Bank,
-    owners: list[str],
+    owners: Sequence[str | None],
     aggregator: Aggregator,
     *,
     tracks: int,
@@ -48,11 +48,11 @@ def make_tracks(
 ) -> StrangerTracks:
     """`tracks` pseudo-tracks of each person of a bank, by an aggregator.
 
-    owners: whose each picture is; synthetic: who of them nobody ever was. least: observations
-    before the first decision. Tracks too short for one are left out. Raises ConfigError when none
-    is left.
+    owners: whose each picture is, None leaves it out; synthetic: who of them nobody ever was.
+    least: observations before the first decision. Tracks too short for one are left out. Raises
+    ConfigError when none is left.
     """
-    names = sorted(set(owners))
+    names = sorted({owner for owner in owners if owner is not None})
     people: list[int] = []
     rows: list[int] = []
     decisions: list[Decision] = []
