@@ -11,20 +11,21 @@ from .report_record import Curve, Data, Number, Plot, Result, Row, Table, write_
 if TYPE_CHECKING:
     from ..stream.thresholds_report import ThresholdReport
 
+LEAST = 1e-4
+
 
 def write_page(report: ThresholdReport, pack: str, path: Path) -> None:
     """Write the curve of a report, what is in force and the promises, to an .html file."""
     curve = report.curve
-    x = [point.threshold for point in curve]
     plot = Plot(
         "Unknown tracks that are named, by threshold",
         "threshold",
         "FPIR",
         [
-            Curve("FPIR", x, [point.fpir for point in curve]),
-            Curve("95 %, upper", x, [point.high for point in curve]),
-            Curve("95 %, lower", x, [point.low for point in curve]),
-            Curve("in force", [report.threshold] * 2, [1e-4, 0.5]),
+            _curve("FPIR", [(point.threshold, point.fpir) for point in curve]),
+            _curve("95 %, upper", [(point.threshold, point.high) for point in curve]),
+            _curve("95 %, lower", [(point.threshold, point.low) for point in curve]),
+            Curve("in force", [report.threshold] * 2, [LEAST, 0.5]),
         ],
         y_log=True,
         note="The interval comes from resampling the people that the fit rests on.",
@@ -53,3 +54,9 @@ def write_page(report: ThresholdReport, pack: str, path: Path) -> None:
         plots=[plot] if curve else [],
     )
     write_report_page(Result(page, {}, []), path)
+
+
+def _curve(label: str, points: list[tuple[float, float]]) -> Curve:
+    """A curve as far down as rates mean anything: a lower end goes to nothing soon."""
+    shown = [(x, y) for x, y in points if y >= LEAST]
+    return Curve(label, [x for x, _ in shown], [y for _, y in shown])
