@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -170,7 +171,10 @@ class _Run:
         """One more is done."""
         self.results.append(result)
         if self.bar is not None:
-            words = f"{done / max(time.monotonic() - self.begun, 1e-3):.1f} photos/s"
+            # By the whole run: photos come in batches, which misleads rich's own estimate.
+            rate = done / max(time.monotonic() - self.begun, 1e-3)
+            left = timedelta(seconds=round((total - done) / rate))
+            words = f"{rate:.1f} photos/s, {left} left"
             self.bar.update(self.bar.task_ids[0], completed=done, total=total, rate=words)
 
     def clip(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -35,7 +35,7 @@ class RunFacts(NamedTuple):
 def enrolment_progress() -> Iterator[Progress]:
     """A bar on stderr with rate and time left, where that is a terminal; its one task is running.
 
-    Its field `rate` is text.
+    Its field `rate` is text: how fast it goes, and the time left.
     """
     console = Console(stderr=True)
     columns = (
@@ -43,8 +43,6 @@ def enrolment_progress() -> Iterator[Progress]:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
-        TextColumn("left"),
-        TimeRemainingColumn(),
     )
     off = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=off) as bar:
