@@ -35,7 +35,7 @@ FIND_EXAMPLE = "Example: facestream sightings find 'Anna Smith' --mark"
 
 
 def cluster(
-    least: int = typer.Option(2, min=1, help="Sightings that make a recurring stranger."),
+    least: int = typer.Option(2, min=2, help="Sightings that make a recurring stranger."),
     apart: Literal["track", "camera", "day"] = typer.Option(
         "track", help="They must differ in this: just be several, on several cameras, or days."
     ),
