@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SIM    ?= simulated
 ROOMS  := configs models stream train tools
 
-.PHONY: help demo test lint types docs bench benchmark-transport benchmark-accuracy benchmark-models benchmark-heads train-heads simulate-compare clean
+.PHONY: help demo test lint types docs bench benchmark-transport benchmark-accuracy benchmark-models benchmark-search benchmark-heads train-heads simulate-compare clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 21
@@ -42,6 +42,9 @@ benchmark-accuracy: $(VENV)/.installed-dev  ## Recognition on simulated video, i
 
 benchmark-models: $(VENV)/.installed-dev  ## What the papers' networks cost, into docs/benchmarks/models.md; a quarter of an hour
 	$(BIN)/facestream bench models --write docs/benchmarks/models.md
+
+benchmark-search: $(VENV)/.installed-dev  ## IDA against plain cosine search, into docs/benchmarks/search.md; ten minutes, 6 GB of memory
+	$(BIN)/facestream bench search --write docs/benchmarks/search.md
 
 # Needs $$FACESTREAM_ASSETS with the faces of the split, and the files of omz.
 train-heads: $(VENV)/.installed-dev  ## The heads that the packs open and omz carry, into their cards; an hour or two on one core
