@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .bench_papers import Assets, Folder, Packs, Seed
+from .bench_papers import Assets, Folder, Packs, Seed, assets_of, write_out
 
 
 def bench_thresholds(
@@ -24,15 +24,12 @@ def bench_thresholds(
     Example: facestream bench thresholds --folder banks/
     """
     from .bench_accuracy import find_packs
-    from .bench_papers import _assets
     from .bench_thresholds import measure_pack
     from .bench_thresholds_page import write_page
 
-    place = _assets(assets)
+    place = assets_of(assets)
     packs, _ = find_packs(pack)
     numbers = {name: measure_pack(name, place, folder, seed) for name in packs}
     chosen = "".join(f" --pack {name}" for name in pack or ())
     command = f"facestream bench thresholds --folder banks{chosen} --seed {seed}"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(write_page(numbers, command), encoding="utf-8")
-    typer.echo(f"{out}: packs {', '.join(packs)}")
+    write_out(out, write_page(numbers, command), packs)
