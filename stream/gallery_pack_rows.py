@@ -22,7 +22,7 @@ from sqlalchemy import (
 from .. import GalleryError
 from .gallery_density import forget
 from .gallery_read import find_person, read_in_use
-from .gallery_tables import densities, embeddings, identities, samples, state
+from .gallery_tables import densities, embeddings, identities, negatives, samples, state
 from .gallery_write import check_dimension, record
 
 if TYPE_CHECKING:
@@ -218,8 +218,14 @@ def require_named(
         )
 
 
-def drop(connection: Connection, keys: Collection[PackKey]) -> tuple[int, int]:
-    """Delete these embeddings, and samples without any other; returns how many of each."""
+def count_marks(connection: Connection, key: PackKey) -> int:
+    """How many "not this person" marks there are of an embedder: they hold with it alone."""
+    query = select(func.count()).select_from(negatives).where(_marked_with(key))
+    return connection.execute(query).scalar_one()
+
+
+def drop(connection: Connection, keys: Collection[PackKey]) -> tuple[int, int, int]:
+    """Delete these embeddings, samples without any other, and marks; returns how many of each."""
     these = or_(*map(_is, keys))
     of = select(embeddings.c.sample_id)
     lonely = samples.c.id.in_(of.where(these)) & samples.c.id.not_in(of.where(~these))
@@ -228,14 +234,20 @@ def drop(connection: Connection, keys: Collection[PackKey]) -> tuple[int, int]:
     ).scalar_one()
     deleted = connection.execute(delete(samples).where(lonely)).rowcount
     connection.execute(delete(embeddings).where(these))
+    marks = 0
     for key in keys:
+        marks += connection.execute(delete(negatives).where(_marked_with(key))).rowcount
         connection.execute(
             delete(densities).where(
                 densities.c.pack == key.pack, densities.c.embedder == key.embedder
             )
         )
     record(connection, "drop-pack", [""], f"pack {next(iter(keys)).pack}")
-    return int(gone), deleted
+    return int(gone), deleted, marks
+
+
+def _marked_with(key: PackKey) -> ColumnElement[bool]:
+    return and_(negatives.c.pack == key.pack, negatives.c.embedder == key.embedder)
 
 
 def _is(key: PackKey) -> ColumnElement[bool]:

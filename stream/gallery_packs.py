@@ -59,7 +59,8 @@ class NewEmbedding(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 class Switch(msgspec.Struct, frozen=True):
     """A pack that is in use now. before: the one before, "" for none; changed: False if it was so.
 
-    without: people who were matched before and have no embedding of this pack.
+    without: people who were matched before and have no embedding of this pack. marks: how many "not
+    this person" marks were made with the pack before, and hold with it alone.
     """
 
     pack: str
@@ -67,19 +68,22 @@ class Switch(msgspec.Struct, frozen=True):
     before: str
     changed: bool
     without: tuple[str, ...]
+    marks: int
     version: int
 
 
 class Dropped(msgspec.Struct, frozen=True):
     """What went with a pack.
 
-    samples: those that had no other embedding; without: people who are left without any.
+    samples: those that had no other embedding; without: people who are left without any; marks:
+    "not this person" marks that were made with it.
     """
 
     pack: str
     embeddings: int
     samples: int
     without: tuple[str, ...]
+    marks: int
     version: int
 
 
@@ -162,23 +166,27 @@ class GalleryPacks:
                 before="" if before is None else before.pack,
                 changed=key != before,
                 without=tuple(left),
+                marks=0
+                if before is None or before == key
+                else rows.count_marks(connection, before),
                 version=read_version(connection),
             )
 
     def drop(self, pack: str, *, embedder: str = "", without: Collection[str] = ()) -> Dropped:
         """Erase the embeddings of a pack that is not in use, overwritten in the file.
 
-        Samples that are left without any go too. embedder: as for `switch`; all that are not in
-        use, where it is not given. without: people who may be left without any sample. Raises
-        GalleryError for a pack in use or one that is not there, and where somebody else would be
-        left without any; UnknownIdentity for a name of `without` that is nobody's.
+        Marks that were made with it go too, and samples that are left without any. embedder: as for
+        `switch`; all that are not in use, where it is not given. without: people who may be left
+        without any sample. Raises GalleryError for a pack in use or one that is not there, and
+        where somebody else would be left without any; UnknownIdentity for a name of `without` that
+        is nobody's.
         """
         with self._database.transaction(write=True) as connection:
             writing.lock(connection)
             keys = rows.find_unused(connection, pack, embedder)
             left = rows.find_dependent(connection, keys)
             rows.require_named(connection, left, without, "")
-            embeddings, samples = rows.drop(connection, keys)
+            embeddings, samples, marks = rows.drop(connection, keys)
             version = read_version(connection)
         self._database.forget_deleted()
-        return Dropped(pack, embeddings, samples, tuple(left), version)
+        return Dropped(pack, embeddings, samples, tuple(left), marks, version)

@@ -116,6 +116,9 @@ def switch_pack(
     show(Text(f"pack {pack} is in use{instead}, gallery version {switch.version}"))
     for name in switch.without:
         show(Text(f"not matched any more: {name}", style="yellow"))
+    if switch.marks:
+        text = f"marks 'not this person' that hold with pack {switch.before} alone: {switch.marks}"
+        show(Text(text, style="yellow"))
 
 
 def drop_pack(
@@ -141,7 +144,7 @@ def drop_pack(
     show(
         Text(
             f"embeddings erased: {dropped.embeddings}, photos that had no other: "
-            f"{dropped.samples}, gallery version {dropped.version}"
+            f"{dropped.samples}, marks: {dropped.marks}, gallery version {dropped.version}"
         )
     )
 

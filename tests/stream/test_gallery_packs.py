@@ -212,6 +212,17 @@ def test_the_old_pack_is_dropped_with_what_only_it_knew(gallery: Gallery) -> Non
     assert gallery.history()[-1].action == "drop-pack"
 
 
+def test_marks_hold_with_their_pack_alone_and_go_with_it(gallery: Gallery) -> None:
+    for pack, embedder, face in (("open", EMBEDDER, [1, 0]), ("omz", OTHER, [1, 0, 0])):
+        embed(gallery, "a1", "a2", "b1")
+        vector = np.array(face, np.float32)
+        gallery.mark_not("Anna", vector, pack=pack, embedder=embedder, source="door")
+    switch = gallery.packs.switch("omz")
+    assert (switch.marks, gallery.packs.switch("omz").marks) == (1, 0)
+    assert gallery.packs.drop("open").marks == 1
+    assert [mark.pack for mark in gallery.marks()] == ["omz"]
+
+
 def test_a_dropped_pack_leaves_nothing_in_the_file(tmp_path: Path) -> None:
     place = tmp_path / "gallery.db"
     vector = np.random.default_rng(1).normal(size=128).astype(np.float32)

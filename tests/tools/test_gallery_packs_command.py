@@ -122,7 +122,7 @@ def test_a_gallery_goes_over_to_another_pack(photos: Path) -> None:
     refused = call("drop-pack", "open", answer="n\n")
     assert refused.exit_code == 1 and "nothing was erased" in refused.stderr
     shown = call("drop-pack", "open", answer="y\n").output
-    assert "embeddings erased: 2, photos that had no other: 0, gallery version 6" in shown
+    assert "embeddings erased: 2, photos that had no other: 0, marks: 0, gallery version 6" in shown
     (left,) = answer("packs")["packs"]
     assert (left["pack"], left["in_use"], left["people"], left["waiting"]) == ("omz", True, 2, [])
 
