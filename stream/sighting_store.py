@@ -138,6 +138,11 @@ class Sightings:
             changed = writing.name(connection, scores, given=name, uid=uid, now=time.time())
             return tuple(reading.find_sighting(connection, key) for key in changed)
 
+    def unname(self, keys: Collection[str]) -> int:
+        """Take back names given to sightings (by id); returns how many had one."""
+        with self._database.transaction(write=True) as connection:
+            return writing.unname(connection, keys)
+
     def strangers(self, *, leave_out: Collection[str] = ()) -> dict[str, str]:
         """Ids of recurring strangers by the id of each sighting that shows one."""
         with self._database.transaction() as connection:

@@ -185,6 +185,12 @@ def name(
     return tuple(changed)
 
 
+def unname(connection: Connection, keys: Collection[str]) -> int:
+    """Take back names that were given; what was decided at the time stands again."""
+    its = sightings.c.id.in_(keys) & (sightings.c.given != "")
+    return connection.execute(update(sightings).where(its).values(**_UNNAMED)).rowcount
+
+
 def assign(connection: Connection, strangers: Mapping[str, str]) -> None:
     """Say which recurring stranger each sighting shows, "" for none."""
     for key, stranger in strangers.items():

@@ -189,6 +189,7 @@ def erase(
 
 app.command("cluster", epilog=sightings_people.CLUSTER_EXAMPLE)(sightings_people.cluster)
 app.command("name", epilog=sightings_people.NAME_EXAMPLE)(sightings_people.name)
+app.command("unname", epilog=sightings_people.UNNAME_EXAMPLE)(sightings_people.unname)
 app.command("find", epilog=sightings_people.FIND_EXAMPLE)(sightings_people.find)
 app.command("purge", epilog=sightings_keep.PURGE_EXAMPLE)(sightings_keep.purge)
 app.command("export", epilog=sightings_keep.EXPORT_EXAMPLE)(sightings_keep.export)

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 CLUSTER_EXAMPLE = "Example: facestream sightings cluster --least 3 --apart day"
 NAME_EXAMPLE = "Example: facestream sightings name s-3fa9c1 'Anna Smith'"
+UNNAME_EXAMPLE = "Example: facestream sightings unname 3fa9c1"
 FIND_EXAMPLE = "Example: facestream sightings find 'Anna Smith' --mark"
+
+KEYS = typer.Argument(help="Ids, or their beginnings, as `facestream sightings list` shows them.")
 
 
 def cluster(
@@ -132,6 +135,23 @@ def find(
         show(sighting_table([hit.sighting for hit in found], [hit.score for hit in found]))
     verb = "named" if mark else "found (--mark names them)" if found else "found"
     show(Text(f"{count_words(len(found))} of {person} {verb}"))
+
+
+def unname(
+    keys: list[str] = KEYS,
+    place: str = STORE,
+    json: bool = JSON,
+) -> None:
+    """Take back names that were given to sightings; what a run decided stands again.
+
+    The gallery keeps the face that was enrolled: see `facestream gallery remove`.
+    """
+    with open_store(place) as store:
+        count = store.unname([store.find(key).id for key in keys])
+    if json:
+        echo({"unnamed": count})
+    else:
+        show(Text(f"took the name back from {count_words(count)}"))
 
 
 def _naming(store: Sightings, gallery: Gallery, pack: str, score: ScoreName) -> SightingNaming:

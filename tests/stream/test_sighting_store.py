@@ -162,6 +162,15 @@ def test_a_repeated_run_changes_nothing_and_keeps_a_given_name(store: Sightings)
     assert store.show(key(1)).weights == ()
 
 
+def test_a_name_that_was_given_is_taken_back(store: Sightings) -> None:
+    store.write([draft(1, identity="Anna", uid=ANNA), draft(2)])
+    before = store.list()
+    store.name({key(1): 0.7, key(2): None}, name="Bob", uid="b" * 32)
+    assert [one.identity for one in store.list()] == ["Bob", "Bob"]
+    assert store.unname([key(1), key(2)]) == 2 and store.list() == before
+    assert store.unname([key(1), key(2)]) == 0
+
+
 def test_a_name_takes_template_and_pictures_away(store: Sightings) -> None:
     store.write([draft(1, vector=[1, 0], jpeg=b"face")])
     later = Draft("ep", "door", 1, keeps_template=False, keeps_crops=False)

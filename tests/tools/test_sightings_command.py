@@ -164,6 +164,8 @@ def test_somebody_enrolled_by_photo_is_found_in_the_past(
     assert "1 sighting of Bob found (--mark names them)" in shown and key(3)[:8] in shown
     assert "1 sighting of Bob named" in call("sightings", "find", "Bob", "--mark").output
     assert "0 sightings of Bob found" in call("sightings", "find", "Bob").output
+    assert ask("sightings", "unname", key(3)[:8], key(1)) == {"unnamed": 1}
+    assert "1 sighting of Bob found" in call("sightings", "find", "Bob").output
 
 
 def test_erase_asks_first(store: Path) -> None:
