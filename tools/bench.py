@@ -24,7 +24,7 @@ import typer
 from .bench_accuracy import bench_accuracy
 from .bench_labels import bench_labels
 from .bench_models import bench_models
-from .bench_papers import bench_fusion, bench_ida, bench_quality
+from .bench_papers import bench_embedder, bench_fusion, bench_ida, bench_quality
 from .bench_search import bench_search
 from .bench_strangers_page import bench_strangers
 from .bench_thresholds_command import bench_thresholds
@@ -127,6 +127,7 @@ app.command("quality")(bench_quality)
 app.command("strangers")(bench_strangers)
 app.command("thresholds")(bench_thresholds)
 app.command("search")(bench_search)
+app.command("embedder")(bench_embedder)
 
 
 class ShapeTap:

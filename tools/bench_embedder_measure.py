@@ -152,12 +152,8 @@ def measure_occlusion(
             place, share = one
             covered = occlude_all(clean[probed], share, place, bootstrap.seed)
             probes = show.students(covered, f"{faces.title}, {place}, {100 * share:g} %")
-        found[one] = {
-            preset: tars(
-                pairs, _scores(pairs, probes[preset], plain[preset], first), FMR, bootstrap
-            )
-            for preset in PRESETS
-        }
+        scores = {p: _scores(pairs, probes[p], plain[p], first) for p in PRESETS}
+        found[one] = {p: tars(pairs, scores[p], [FMR], bootstrap)[0] for p in PRESETS}
     return found
 
 
