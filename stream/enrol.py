@@ -163,8 +163,8 @@ class Enroller:
     ) -> list[PhotoResult]:
         """Enrol many photos, in their order; refusals do not stop it.
 
-        Every batch is one transaction, and are told to `progress` after it: what was told
-        stays, and a second run skips it. Errors of the gallery and of the networks end the run.
+        Every batch is one transaction, and told to `progress` after it: what was told stays, and a
+        second run skips it. Errors of the gallery and of the networks end the run.
         """
         self._admission.begin()
         results: list[PhotoResult] = []
@@ -256,6 +256,8 @@ class Enroller:
         for (place, one, face), what in zip(with_faces, described, strict=True):
             photo = one.loaded.photo
             try:
+                if not np.isfinite([*what.embedding, what.norm, what.quality]).all():
+                    raise Refusal("low quality", "the networks make no numbers of this face")
                 check_quality(what.quality, self._rules, self._pack.quality.unit)
             except Refusal as refusal:
                 results[place] = refused(photo.source, photo.name, refusal)

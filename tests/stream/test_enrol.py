@@ -300,6 +300,24 @@ def test_batches_give_what_single_photos_give(pack: Any, gallery: Gallery, tmp_p
         np.testing.assert_allclose(first.vectors, second.vectors, atol=1e-6)
 
 
+def test_a_face_that_networks_make_nothing_of_is_refused_alone(
+    pack: Any, gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for person in range(3):
+        save(tmp_path / f"P{person}.png", photo(face(person)))
+    embed = pack.embedder.embed
+
+    def broken(crops: Any) -> Any:
+        found = embed(crops)
+        found.embeddings[1, 0] = np.nan
+        return found
+
+    monkeypatch.setattr(pack.embedder, "embed", broken)
+    summary = Enroller(pack, gallery).enrol_folder(tmp_path)
+    assert [one.status for one in summary.results] == ["enrolled", "refused", "enrolled"]
+    assert summary.refusals[0].reason == "the networks make no numbers of this face"
+
+
 def test_an_error_of_the_gallery_ends_the_run_and_what_was_told_stays(
     pack: Any, gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
