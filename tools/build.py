@@ -149,9 +149,10 @@ class Parts:
             return Gallery.open(wanted.url or gallery_path(), create=not wanted.url)
         gallery = Gallery.temporary()
         try:
-            self.enrolment = Enroller(self.pack, gallery, self.config.enrol).enrol_folder(
-                Path(wanted.folder)
+            enroller = Enroller(
+                self.pack, gallery, self.config.enrol, aggregator=self.config.fuse.aggregator
             )
+            self.enrolment = enroller.enrol_folder(Path(wanted.folder))
             self.enrolment.require_somebody()
         except BaseException:
             gallery.close()
