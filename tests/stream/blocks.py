@@ -6,6 +6,7 @@ Like real detectors, it does not find a face that touches the edge of the pictur
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -103,3 +104,20 @@ def face(seed: int, side: int = 100) -> Image:
     block[side // 5 : side // 3, side // 5 : -side // 5] = colours[0]
     block[side // 2 : 2 * side // 3, side // 5 : -side // 5] = colours[1]
     return block
+
+
+def photo(*faces: Image, size: tuple[int, int] = (400, 600)) -> Image:
+    """Faces side by side on a wall, (H, W, 3)."""
+    wall = np.full((*size, 3), 120, np.uint8)
+    x = 20
+    for block in faces:
+        side = len(block)
+        wall[20 : 20 + side, x : x + side] = block
+        x += side + 40
+    return wall
+
+
+def save(path: Path, image: Image) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+    return path
