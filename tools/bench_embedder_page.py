@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 def write_page(found: Found, command: str, bootstrap: Bootstrap) -> str:
     """The whole page in Markdown."""
     parts = [heading(found, command, bootstrap), *training_table(found), ""]
+    parts += [_training_words(found.runs[TINY][0]), ""]
     parts += ["## Magnitude and damage", "", _magnitude_words(), "", *order_table(found), ""]
     parts += [*area_table(found.magnitude), "", "## Occlusion: CAL and QAN", ""]
     parts += [_occlusion_words(), ""]
@@ -96,7 +97,7 @@ paired: the same pairs, seeds and resamples, **bold** where the interval leaves 
 
 def training_table(found: Found) -> list[str]:
     """How the runs went: losses at the beginning and the end, and what validation said."""
-    head = ["Preset", "seed", "weights", "distil", "classes", "agreement", "teacher's", "best step"]
+    head = ["Preset", "seed", "weights", "distil", "classes", "agreement", "norm", "best step"]
     return markdown(head, [_run_row(run) for runs in found.runs.values() for run in runs])
 
 
@@ -112,9 +113,20 @@ def _run_row(run: Run) -> list[str]:
         course("distil", False),
         course("classes", False),
         course("agreement", True),
-        f"{run.at('teacher_agreement', validated=True)[1]:.3f}",
+        f"{run.at('magnitude', validated=True)[1]:.1f}",
         f"{run.best_step:,}",
     ]
+
+
+def _training_words(run: Run) -> str:
+    teacher = run.at("teacher_agreement", validated=True)[1]
+    return (
+        "*Distil* and *classes*: the terms of the loss, means over the first and the last ten "
+        "steps. *Agreement*: mean cosine of degraded validation faces to what the teacher says of "
+        f"the clean ones, at the first and the last validation; the teacher itself has "
+        f"{teacher:.3f}. *Norm*: mean of clean validation faces at the end. MagFace's margin grows "
+        f"with the norm from {run.settings['loss']['l_a']:g} on and is constant below."
+    )
 
 
 def _magnitude_words() -> str:

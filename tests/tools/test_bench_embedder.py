@@ -178,7 +178,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         weights = {"backbone.fc": torch.zeros(4, 3), "backbone.bn.running_mean": torch.zeros(3)}
         origin = Origin("embedder", text, "0123456789abcdef", "")
         save_checkpoint(place / BEST, Checkpoint(origin, 2, weights, {}, (0.4, 2)))
-        validated = {"agreement": 0.4, "teacher_agreement": 0.6}
+        validated = {"agreement": 0.4, "teacher_agreement": 0.6, "magnitude": 16.0}
         with CurveWriter(place, 0) as curve:
             for step in range(1, config.run.steps + 1):
                 curve.add(step, {"distil": 1 / step, "classes": 40.0})
