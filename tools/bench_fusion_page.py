@@ -63,7 +63,7 @@ KINDS = {
   set. So a set of any size shows one distinct photograph, in degraded copies.""",
     "simulated": """
 - *simulated*: the {people} people of the role subject, enrolled likewise, in video of
-  [`facestream simulate`](../simulate.md), presets {presets}, {fps} pictures per second for
+  [`facestream simulate`](../simulate.md), preset {presets}, {fps} pictures per second for
   {seconds:g} s, nobody else among them. Boxes and landmarks are the truth's, the live stages embed;
   a set is so many faces of one track in a row, one stretch by itself.""",
     "wild": """
@@ -108,10 +108,12 @@ def _facts(measured: Mapping[str, Mapping[str, Cells]]) -> dict[str, object]:
         if words != "wild"
         for hits in cells.values()
     ]
+    shown = {words.rpartition(", ")[2] for tracks in measured.values() for words in tracks}
+    levels = (f"{n} {low:g} to {high:g}" for n, (low, high) in LEVELS.items() if n in shown)
     return {
         "people": max(people, default=0),
-        "levels": ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in LEVELS.items()),
-        "presets": " and ".join(SIMULATED),
+        "levels": ", ".join(levels),
+        "presets": " and ".join(name for name in SIMULATED if name in shown),
         "fps": FPS,
         "seconds": SECONDS,
     }

@@ -138,6 +138,12 @@ def test_the_page_tells_everything(cells: Cells) -> None:
     assert f"\n- *London*: the {PEOPLE} people" in page and "- *wild*" not in page
 
 
+def test_the_page_describes_what_was_measured(cells: Cells) -> None:
+    page = write_page({"omz": {"london, strong": cells, "simulated, night": cells}}, "bench")
+    assert "damage strong 0.55 to 0.9 on a scale" in page
+    assert "preset night, 12 pictures per second" in page
+
+
 def test_tracks_are_chosen_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="--tracks must be one of light, "):
         list(all_tracks("omz", tmp_path, tmp_path, ["dark"]))
