@@ -121,17 +121,18 @@ class Admission:
     def _look(self, dimension: int) -> LookAlikes:
         """The people of the gallery as it is now; read anew only where others have changed it."""
         if self._people is None or self._version != self._gallery.version():
-            found = self._gallery.templates(self._key["pack"], self._key["embedder"])
-            vectors = found.vectors
-            if not found.names:
-                vectors = np.zeros((0, dimension), np.float32)
-            elif vectors.shape[1] != dimension:
+            now = time.time()
+            found = self._gallery.roster(self._key["pack"], self._key["embedder"], now=now)
+            names = [found.people[owner].name for owner in found.owners]
+            vectors = found.vectors if names else np.zeros((0, dimension), np.float32)
+            if vectors.shape[1] != dimension:
                 raise GalleryError(
                     f"embeddings of pack {self._card.name} in this gallery have "
                     f"{vectors.shape[1]} numbers, got {dimension}"
                 )
-            self._people = LookAlikes(found.names, vectors, dimension)
-            self._version, self._expired = found.version, frozenset(found.expired)
+            self._people = LookAlikes(names, vectors, dimension)
+            self._version = found.version
+            self._expired = frozenset(one.name for one in found.people if one.ends <= now)
         return self._people
 
     def _judge(
@@ -204,14 +205,12 @@ class Admission:
             return
         if change is not None and (change.valid_until, change.keep_until) != (UNSET, UNSET):
             return  # the gallery says whether that is enough
-        identity, now = self._gallery.show(name).identity, time.time()
-        ends = [end for end in (identity.valid_until, identity.keep_until) if end is not None]
-        if ends and min(ends) <= now:
-            raise Refusal(
-                "out of date",
-                f"{name} {identity.why_not(now)}, so nobody would be matched with it: change that "
-                "first with `facestream gallery edit`, or remove the person",
-            )
+        why = self._gallery.show(name).identity.why_not(time.time())
+        raise Refusal(
+            "out of date",
+            f"{name} {why}, so nobody would be matched with it: change that first with "
+            "`facestream gallery edit`, or remove the person",
+        )
 
     def _store(self, offered: Sequence[Offered], results: list[PhotoResult]) -> list[PhotoResult]:
         """Put all that are taken into the gallery; what it refuses is refused."""

@@ -189,6 +189,8 @@ def test_whose_time_is_over_gets_no_more_faces(gallery: Gallery) -> None:
     assert "ANNA expired on" in late.reason and "facestream gallery edit" in late.reason
     (early,) = admit(gallery, offer("Bob", at(0), 4))
     assert early.status == "enrolled"
+    (alike,) = admit(gallery, offer("Cid", at(0.1), 5))  # who will be valid is known already
+    assert alike.reason.startswith("looks like Bob at 0.99")
 
 
 def test_the_score_of_look_alikes_can_be_set(gallery: Gallery) -> None:
