@@ -37,6 +37,8 @@ PEOPLE = ("Anna", "Bert", "Carol")
 CLOCK = 2e9
 NOBODY = (0.0, 0.0, 0.0)
 ANNA, BERT = (0.9, 0.1, 0.0), (0.1, 0.9, 0.0)
+FAINT = (0.55, 0.0, 0.0)
+"""Anna, barely."""
 TWIN = (0.66, 0.64, 0.0)
 """Anna or Bert."""
 Cosines = Sequence[float]
@@ -139,3 +141,27 @@ def kinds(events: Sequence[AnyEvent]) -> list[str]:
 
 def named(events: Sequence[AnyEvent]) -> list[tuple[str, str | None]]:
     return [(e.kind, e.identity) for e in events if isinstance(e, DecisionEvent)]
+
+
+def told(events: list[AnyEvent]) -> list[tuple[int, str, str | None]]:
+    """Track, kind and identity of decisions."""
+    return [(e.track, e.kind, e.identity) for e in events if isinstance(e, DecisionEvent)]
+
+
+class Names:
+    """Who has which name, as a subscriber would know it from the events alone."""
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[str, int], str] = {}
+
+    def hear(self, event: AnyEvent) -> None:
+        if not isinstance(event, DecisionEvent):
+            return
+        key = (event.camera, event.track)
+        if event.identity is None or isinstance(event, SightingEnded):
+            self.held.pop(key, None)
+        else:
+            self.held[key] = event.identity
+
+    def of(self, camera: str) -> list[str]:
+        return [name for (where, _), name in self.held.items() if where == camera]
