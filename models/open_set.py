@@ -119,10 +119,11 @@ class OpenSetFit:
             return self
         kept = np.clip(np.quantile(shares, (0.75, 0.5)), 1e-6, 1.0 - 1e-6)
         low, middle = (self.threshold(float(share)) for share in kept)
-        own_low, own_middle = np.quantile(self.maxima, (0.25, 0.5))
-        spread = (middle - low) / max(float(own_middle - own_low), 1e-9)
+        # Its own by `threshold` too: the maxima themselves are not yet those of a scaled gallery.
+        own_low, own_middle = self.threshold(0.75), self.threshold(0.5)
+        spread = (middle - low) / max(own_middle - own_low, 1e-9)
         factor = float(np.clip(spread, 1.0 / MOST_STRETCH, MOST_STRETCH))
-        shift = middle - factor * float(own_middle)
+        shift = middle - factor * own_middle
         return replace(
             self,
             maxima=shift + factor * self.maxima,

@@ -107,6 +107,23 @@ def test_lower_rates_take_higher_thresholds(seed, low, factor):
     assert 0.0 <= fit.fpir(score + 0.01) <= fit.fpir(score)
 
 
+@pytest.mark.parametrize("larger", [1, 10])
+def test_strangers_who_come_as_the_packs_do_move_nothing(larger):
+    fit = fit_open_set(*world(3), 1000).scaled(1000 * larger)
+    moved = fit.moved((np.arange(1000) + 0.5) / 1000)
+    for target in (0.5, 0.1, 0.01):
+        assert moved.threshold(target) == pytest.approx(fit.threshold(target), abs=0.01)
+
+
+@pytest.mark.parametrize("larger", [1, 10])
+def test_strangers_who_score_higher_here_raise_the_threshold_by_as_much(larger):
+    maxima, owners = world(3)
+    fit = fit_open_set(maxima, owners, 1000).scaled(1000 * larger)
+    here = [fit.threshold(share) + 0.05 for share in (np.arange(1000) + 0.5) / 1000]
+    moved = fit.moved(np.array([fit.fpir(score) for score in here]))
+    assert moved.threshold(0.01) == pytest.approx(fit.threshold(0.01) + 0.05, abs=0.015)
+
+
 @pytest.mark.parametrize("enrolled", [1, PEOPLE // 5])
 def test_people_who_are_enrolled_after_all_stand_out(enrolled):
     maxima, owners = world(5)
@@ -115,7 +132,7 @@ def test_people_who_are_enrolled_after_all_stand_out(enrolled):
     maxima[owners < enrolled] = 0.85
     assert outlying_people(maxima, owners, own).tolist() == list(range(enrolled))
     # Far out, but nothing like the person's own tracks: a stranger who looks like somebody.
-    assert not len(outlying_people(maxima, owners, np.full(len(maxima), 0.99)))
+    assert not len(outlying_people(maxima, owners, np.full(len(maxima), 0.9999)))
 
 
 def test_what_cannot_be_fitted_is_said():
