@@ -157,10 +157,17 @@ class KnownPeople:
 
     def _watch_clock(self) -> None:
         """Let people come and go by their times, without the store."""
+        failed = False
         while not self._closing.wait(self._look_seconds):
-            with self._lock:
-                if self._roster is not None and self._now() >= self._changes_at:
-                    self._show(self._roster)
+            try:
+                with self._lock:
+                    if self._roster is not None and self._now() >= self._changes_at:
+                        self._show(self._roster)
+                failed = False
+            except Exception:  # tried again: nobody else takes out whose time has ended
+                if not failed:
+                    log.exception("whose time has ended stays in use")
+                failed = True
             asked_at = self._asked_at
             if asked_at is not None and time.monotonic() - asked_at > ANSWER_SECONDS:
                 self._tell_away(f"{self._gallery.place} does not answer")

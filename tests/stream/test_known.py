@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
 
 from facestream.models.ida import Anchors
+from facestream.models.search import SearchIndex
 from facestream.stream import known as module
 from facestream.stream.gallery import Gallery
 from facestream.stream.gallery_records import Change
@@ -155,6 +156,34 @@ def test_people_come_and_go_by_the_clock_alone(
     told = [record.getMessage() for record in caplog.records]
     assert [message.split()[0] for message in told] == ["Bert", "Anna"]
     assert all("not recognised" in message for message in told)
+
+
+def test_times_run_out_also_where_an_index_could_not_be_made_at_once(
+    gallery: Gallery, caplog: pytest.LogCaptureFixture
+) -> None:
+    wall, failures = Clock(), iter([False, True, True])
+    enrol(gallery, "Anna", 0)
+    enrol(gallery, "Bert", 1)
+    gallery.edit("Anna", Change(valid_until=150.0))
+
+    def make(*args: Any, **kwargs: Any) -> SearchIndex:
+        if next(failures, False):
+            raise MemoryError
+        return SearchIndex(*args, **kwargs)
+
+    with KnownPeople(
+        gallery,
+        pack="tiny",
+        embedder=EMBEDDER,
+        dimension=C,
+        anchors=None,
+        make_index=make,
+        look_seconds=LOOK,
+        now=wall,
+    ) as known:
+        wall.now = 150.0
+        until(lambda: list(known()[2]) == ["Bert"])
+    assert caplog.text.count("whose time has ended stays in use") == 1
 
 
 def test_a_clock_that_is_set_back_brings_back_whose_time_is_not_over(
