@@ -160,9 +160,9 @@ class MatchConfig:
     unknown_frames: Count = 8
     """Observations needed before a track that is still in view is called unknown, or one of several
     who look alike. One that ends earlier is called so at its end."""
-    score: Literal["ida", "cosine"] = "ida"
-    """ida: DAO with the pack's anchors; cosine: plain cosine, compared with the pack's cosine
-    threshold."""
+    score: Literal["ida", "cosine"] = "cosine"
+    """cosine: plain cosine; ida: DAO with the pack's anchors. With the synthetic anchors that ship,
+    IDA names no more people and keeps promised rates less well: see thresholds.md."""
     release: Annotated[float, Range(least=0)] | None = None
     """How far below the threshold, in the score's own units, a name that was given is kept; null
     takes the pack's own: see decisions.md."""

@@ -44,7 +44,7 @@ def axes_index() -> tuple[int, SearchIndex, tuple[str, ...]]:
 
 
 def make_stage(index=axes_index, numbers=NUMBERS, **config) -> MatchStage:
-    settings = MatchConfig(**config)
+    settings = MatchConfig(**({"score": "ida"} | config))
     return MatchStage(index, settings, PackRules(settings, numbers))
 
 
