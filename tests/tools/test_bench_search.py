@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from facestream import ConfigError
@@ -115,3 +117,17 @@ def test_the_command_prints_and_writes_what_it_measured(tmp_path: Path, monkeypa
     assert f"    {report['command']} --write docs/benchmarks/search.md\n" in text
     assert "## 1,000 vectors, 2 probes at once" in text
     assert "{" not in text and len(report["loads"]) == 2
+
+
+def test_the_committed_page_is_whole_and_its_command_is_one() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    (line,) = [line for line in text.splitlines() if line.startswith("    facestream ")]
+    command, words = typer.main.get_command(app), shlex.split(line)[1:]
+    while words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    assert command.make_context("search", list(words)).params["write"] == Path(*PAGE.parts[-3:])
+    tables = text.split("\n\n|")[1:]
+    assert len(tables) == text.count("\n## ")
+    for table in tables:
+        rows = table.split("\n\n")[0].splitlines()
+        assert len({f"|{rows[0]}".count("|"), *(row.count("|") for row in rows[1:])}) == 1
