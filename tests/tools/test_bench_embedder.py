@@ -32,7 +32,7 @@ from facestream.tools.bench_embedder import (
 )
 from facestream.tools.bench_embedder_faces import Faces, occlude, occlude_all
 from facestream.tools.bench_embedder_measure import Showing, measure_runs
-from facestream.tools.bench_embedder_page import write_page
+from facestream.tools.bench_embedder_page import beats_open, effect_words, write_page
 from facestream.tools.bench_embedder_runs import CQA, PLAIN, PRESETS, TINY, Run, find_runs
 from facestream.tools.eval_verification import Bootstrap
 from facestream.train.checkpoint import Checkpoint, Origin, save_checkpoint
@@ -249,6 +249,31 @@ def test_a_page_is_written_of_runs_faces_and_packs(
         assert words in page
     assert "in 6 the interval holds 0" in page
     assert "None of them becomes the pack" in page
+
+
+def made(value: float, low: float, high: float) -> Measured:
+    return Measured(np.array([value]), np.array([low] * 5 + [high] * 5))
+
+
+def test_a_pack_is_beaten_by_the_lower_ends_where_it_can_be() -> None:
+    def beats(*columns: tuple[Measured, Measured]) -> bool:
+        by_rate = {n: {TINY: own, "open": other} for n, (own, other) in enumerate(columns)}
+        return beats_open(SimpleNamespace(against={"faces": by_rate}), TINY)  # type: ignore[arg-type]
+
+    better, worse = made(0.8, 0.7, 0.9), made(0.5, 0.45, 0.55)
+    touching, perfect = made(0.6, 0.4, 0.8), made(1.0, 1.0, 1.0)
+    assert beats((better, worse)) and not beats((worse, better))
+    assert not beats((better, worse), (touching, worse))
+    assert beats((better, worse), (better, perfect)) and not beats((better, perfect))
+
+
+def test_effects_are_counted_by_their_intervals() -> None:
+    low, high, nothing = made(0.3, 0.28, 0.32), made(0.6, 0.58, 0.62), made(0.02, 0.01, 0.03)
+    rows = [(low, high), (high, low), (high, low), (low, low), (nothing, nothing)]
+    table = {("block", n / 10): {PLAIN: a, CQA: b} for n, (a, b) in enumerate(rows)}
+    words = effect_words({None: {PLAIN: low, CQA: high}, **table})  # type: ignore[dict-item]
+    assert "Of 5 occlusions, CAL and QAN together raise TAR in 1 and lower it in 2" in words
+    assert "in 2 the interval holds 0" in words and "In 1 neither" in words
 
 
 def test_embeddings_are_kept_between_runs(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
