@@ -205,6 +205,6 @@ def test_settings_that_do_not_fit_are_refused() -> None:
 )
 def test_presets_load(name: str) -> None:
     config, text = read_training(CAFaceTraining, "caface", f"caface-{name}")
-    assert config.run.steps >= 600 and "run:" in text
+    assert config.run.steps >= 400 and "run:" in text
     if name == "paper":
         assert (config.loss, config.code, config.run.batch) == ("template", 64, 512)
