@@ -261,7 +261,7 @@ def test_other_maps_are_refused(small: IResNet) -> None:
 
 
 def test_settings_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"iresnet18.*mobile, got 'iresnet101'"):
+    with pytest.raises(ConfigError, match=r"iresnet18.*mobile or tiny, got 'iresnet101'"):
         make_backbone("iresnet101")
     with pytest.raises(ConfigError, match="depth must be one of"):
         IResNet(101)
