@@ -33,7 +33,8 @@ UNITS = {
 """What the numbers of a quality network are, by how it was trained."""
 Weights = Annotated[Path, typer.Argument(help="Checkpoint: a file that torch has saved.")]
 Network = Annotated[
-    str, typer.Option(help="iresnet18, iresnet34, iresnet50, iresnet100, iresnet200, mobile or tiny.")
+    str,
+    typer.Option(help="iresnet18, iresnet34, iresnet50, iresnet100, iresnet200, mobile or tiny."),
 ]
 
 
