@@ -30,7 +30,7 @@ from facestream.tools.bench_embedder import (
     some_pairs,
     tars,
 )
-from facestream.tools.bench_embedder_faces import Faces, occlude, occlude_all
+from facestream.tools.bench_embedder_faces import PLACES, Faces, occlude, occlude_all
 from facestream.tools.bench_embedder_measure import Showing, measure_runs
 from facestream.tools.bench_embedder_page import beats_open, effect_words, write_page
 from facestream.tools.bench_embedder_runs import CQA, PLAIN, PRESETS, TINY, Run, find_runs
@@ -108,7 +108,8 @@ def test_true_quality_beats_chance_which_is_a_share_of_the_misses() -> None:
     chance = chance_areas(pairs, [scores, scores], BOOTSTRAP)
     missed = bad[pairs.same].mean()
     assert chance.seeds.tolist() == pytest.approx([0.3 * missed] * 2)
-    best = areas(pairs, [scores, scores], [1.0 - bad] * 2, BOOTSTRAP)
+    quality = (1.0 - bad).astype(np.float64)
+    best = areas(pairs, [scores, scores], [quality, quality], BOOTSTRAP)
     high = best.minus(chance).number.high
     assert best.unit == "area" and high is not None and high < 0
 
@@ -116,9 +117,9 @@ def test_true_quality_beats_chance_which_is_a_share_of_the_misses() -> None:
 @pytest.mark.parametrize("share", [0.2, 0.4, 0.6])
 def test_a_share_of_the_area_gets_one_colour(share: float) -> None:
     face = np.random.default_rng(5).integers(0, 256, (112, 112, 3)).astype(np.uint8)
-    for place in ("block", "lower part"):
+    for place in PLACES:
         for seed in range(20):
-            covered = occlude(face, share, place, np.random.default_rng(seed))  # type: ignore[arg-type]
+            covered = occlude(face, share, place, np.random.default_rng(seed))
             changed = (covered != face).any(axis=2)
             rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
             inside = covered[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
