@@ -29,6 +29,7 @@ pytest.importorskip("onnxscript")
 pytestmark = pytest.mark.timeout(600)  # tracing takes many small steps, long on busy cores
 
 DIMENSION = 64
+FITTED = {"fusion", "ida", "decision", "strangers", "measured", "self_test"}
 
 
 def export(*words: str | Path) -> dict[str, Any]:
@@ -50,9 +51,7 @@ def refused(*words: str | Path) -> Exception:
 def write_card(folder: Path, sections: dict[str, Any]) -> Path:
     """The open pack's card with another embedder and nothing that was fitted to its own."""
     raw = yaml.safe_load((CARDS / "open.yaml").read_text(encoding="utf-8"))
-    raw = {
-        key: raw[key] for key in raw.keys() - {"fusion", "ida", "decision", "measured", "self_test"}
-    }
+    raw = {key: raw[key] for key in raw.keys() - FITTED}
     raw["files"] |= sections.pop("files")
     path = folder / "open.yaml"
     path.write_text(yaml.safe_dump(raw | sections), encoding="utf-8")
