@@ -104,7 +104,7 @@ def open_pack(
         quality=quality,
         consumers=consumers,
         anchors=load_anchors(card),
-        learned=_learned(card),
+        learned=load_learned(card),
         fusion_heads=fusion_heads(card),
         provider=embedding.provider,
         strangers=strangers_of(card),
@@ -229,7 +229,7 @@ def strangers_of(card: Card) -> StrangerTracks | None:
     return load_strangers(head_file(card, card.strangers), card.embedder.dimension)
 
 
-def _learned(card: Card) -> LearnedDensity | None:
+def load_learned(card: Card) -> LearnedDensity | None:
     """The pack's SSR, once it is known to fit its embedder and its anchors."""
     ida = card.ida
     if ida is None or ida.learned is None:

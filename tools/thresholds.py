@@ -14,7 +14,9 @@ from .. import ConfigError
 from .gallery_text import JSON, PLACE, echo, open_gallery, table
 
 if TYPE_CHECKING:
-    from ..configs.schema import Config
+    from ..configs.schema import Config, MatchConfig
+    from ..models.card import Card
+    from ..models.ida import DensityModel
     from ..stream.thresholds_report import ThresholdReport
 
 app = typer.Typer(
@@ -98,8 +100,7 @@ def fit(
 def measure(config: Config) -> ThresholdReport:
     """What holds for the gallery of a configuration. No network is run."""
     from ..configs.paths import journal_path
-    from ..models.ida import Anchors
-    from ..models.pack import load_anchors, strangers_of
+    from ..models.pack import strangers_of
     from ..models.store import load_card
     from ..stream.known import KnownPeople
     from ..stream.thresholds_fit import FittedRules
@@ -111,10 +112,6 @@ def measure(config: Config) -> ThresholdReport:
     journal = Path(config.publish.journal or journal_path())
     seen = SeenScores(scores_path(journal), setting_words(card, config))
     rules = rules_for(card, strangers_of(card), config, seen)
-    anchors, ida = load_anchors(card), card.ida
-    density = None
-    if anchors is not None and ida is not None:
-        density = Anchors(anchors, version=ida.anchor_version, k=ida.k, tau=ida.tau)
     with (
         open_gallery(config.gallery.url) as gallery,
         KnownPeople(
@@ -122,7 +119,7 @@ def measure(config: Config) -> ThresholdReport:
             pack=card.name,
             embedder=card.checksum(card.embedder.file),
             dimension=card.embedder.dimension,
-            anchors=density,
+            anchors=_density(card, config.match),
         ) as known,
     ):
         index = known()[1]
@@ -131,6 +128,25 @@ def measure(config: Config) -> ThresholdReport:
     if isinstance(rules, FittedRules):
         return report_thresholds(rules, index, config.match, found)
     return describe(rules(index, None), None, index.identities, config.match, found)
+
+
+def _density(card: Card, match: MatchConfig) -> DensityModel | None:
+    """What a run takes densities from. Raises ConfigError where IDA needs one that is not there."""
+    from ..models.ida import Anchors
+    from ..models.pack import load_anchors, load_learned
+
+    anchors, ida = load_anchors(card), card.ida
+    found: DensityModel | None = None
+    if match.density == "learned":
+        found = load_learned(card)
+    elif anchors is not None and ida is not None:
+        found = Anchors(anchors, version=ida.anchor_version, k=ida.k, tau=ida.tau)
+    if found is None and match.score == "ida":
+        raise ConfigError(
+            f"pack {card.name} has nothing for match.density={match.density}: set another one, or "
+            "match.score=cosine"
+        )
+    return found
 
 
 def _configure(

@@ -73,6 +73,14 @@ def test_show_tells_what_is_in_force_and_what_other_promises_take(gallery: Path)
     assert "unknown tracks seen here: 0" in words
 
 
+def test_learned_densities_have_thresholds_of_their_own(gallery: Path) -> None:
+    def threshold(density: str) -> float:
+        settings = ("--set", "match.score=ida", "--set", f"match.density={density}")
+        return float(json.loads(show(gallery, "--json", *settings))["threshold"])
+
+    assert threshold("learned") != pytest.approx(threshold("anchors"), abs=1e-4)
+
+
 def test_a_threshold_by_hand_is_shown_with_what_it_comes_to(gallery: Path) -> None:
     told = json.loads(show(gallery, "--json", "--set", "match.threshold=0.3"))
     assert (told["threshold"], told["target_fpir"]) == (0.3, None)
