@@ -28,6 +28,7 @@ from ..stream.known import KnownPeople
 from ..stream.match import MatchStage
 from ..stream.pipeline import Pipeline
 from ..stream.publish import Publisher
+from ..stream.searching import index_maker
 from ..stream.sighting_keeper import CAUGHT_UP, SightingKeeper
 from ..stream.sighting_store import Sightings
 from ..stream.thresholds import DecisionNumbers, PackRules, Rules
@@ -172,6 +173,7 @@ def know(gallery: Gallery, pack: Pack, match: MatchConfig) -> KnownPeople:
         embedder=card.checksum(card.embedder.file),
         dimension=card.embedder.dimension,
         anchors=pack.learned if match.density == "learned" else anchors_of(pack),
+        make_index=index_maker(match),
     )
     if known.missing and not known()[2]:
         known.close()
