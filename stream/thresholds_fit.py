@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -56,15 +57,18 @@ class FittedRules:
         instead: Rules,
         *,
         seen: Callable[[], Seen] = nothing_seen,
+        doubts: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """strangers: the pack's. config: its score, and what is promised (`target_of`).
 
         instead: rules for galleries that nothing can be fitted to, such as an empty one. seen: what
-        is known of unknown tracks here, asked every LOOK_SECONDS of the clock.
+        is known of unknown tracks here, asked every LOOK_SECONDS of the clock. doubts: why the
+        strangers may say less than they seem to; every rule tells it.
         """
         self._strangers, self._config, self._instead = strangers, config, instead
         self._ask, self._clock = seen, clock
+        self._doubts = f"; {doubts}" if doubts else ""
         self._lock = threading.Lock()
         self._fitted: tuple[SearchIndex, OpenSetFit] | None = None
         self._under_way = False
@@ -81,7 +85,8 @@ class FittedRules:
         kept = self._rule
         if kept is None or kept[0] is not fit or kept[1] is not self._seen:
             seen = self._seen
-            kept = self._rule = fit, seen, rule_of(fit.moved(seen.shares), self._config, seen)
+            rule = rule_of(fit.moved(seen.shares), self._config, seen)
+            kept = self._rule = fit, seen, replace(rule, why=rule.why + self._doubts)
         return kept[2]
 
     def fit(self, gallery: SearchIndex, *, wait: bool = False) -> OpenSetFit | None:

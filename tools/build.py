@@ -257,13 +257,9 @@ def rules_for(
                 "match.threshold"
             )
         return PackRules(match, decision_numbers(card, config))
-    fused = aggregator_of(card, config)
-    if strangers.aggregator != fused:
-        log.warning(
-            "thresholds rest on tracks fused by %s, and this run fuses by %s",
-            strangers.aggregator,
-            fused,
-        )
+    doubts = doubts_of(strangers, card, config)
+    if doubts:
+        log.warning("thresholds are less sure than they say: %s", doubts)
     nobody = DecisionNumbers(1.0, 1.0, why="nobody is enrolled to fit a threshold to")
     instead = nobody if card.decision is None else decision_numbers(card, config)
     return FittedRules(
@@ -271,7 +267,24 @@ def rules_for(
         match,
         PackRules(match, instead),
         seen=nothing_seen if seen is None else seen.seen,
+        doubts=doubts,
     )
+
+
+def doubts_of(strangers: StrangerTracks, card: Card, config: Config) -> str:
+    """In what the strangers' tracks were decided otherwise than a run does; empty: in nothing."""
+    fused, least = aggregator_of(card, config), int(strangers.frames.min())
+    found = []
+    if strangers.aggregator != fused:
+        found.append(
+            f"the strangers were fused by {strangers.aggregator}, this run fuses by {fused}"
+        )
+    if config.match.least_frames < least:
+        found.append(
+            f"the strangers were decided from {least} faces on, this run decides from "
+            f"{config.match.least_frames}"
+        )
+    return " and ".join(found)
 
 
 def spread_of(card: Card, match: MatchConfig) -> float:
