@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -61,6 +62,34 @@ def call(*words: str) -> Result:
         raise result.exception
     assert result.exit_code == 0, result.output
     return result
+
+
+def test_a_mark_is_made_by_the_pack_that_the_gallery_is_matched_with(
+    photos: list[Path], open_models: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def opened(name: str) -> Pack:
+        asked.append(name)
+        return open_models
+
+    monkeypatch.setattr(packs, "open_pack", opened)
+    call("Anna", "--photo", str(photos[1]))
+    vector = np.eye(256, dtype=np.float32)[0]
+    with Gallery.open(gallery_path(), create=False) as gallery:
+        gallery.add_sample(
+            "Anna",
+            vector,
+            norm=1.0,
+            quality=1.0,
+            pack="omz",
+            embedder="0" * 64,
+            source="anna.jpg",
+            digest="1" * 64,
+        )
+        gallery.packs.switch("omz")
+    call("Anna", "--photo", str(photos[1]))
+    assert asked == ["open", "omz"]
 
 
 def test_a_photo_is_marked_listed_and_taken_back(photos: list[Path], open_models: Pack) -> None:
