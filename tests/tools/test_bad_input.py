@@ -113,16 +113,18 @@ def test_ida_scores_need_anchors(run: Run, tmp_path: Path) -> None:
     text = card.folder.joinpath("open.yaml").read_text()
     for section, following in (("ida", "decision"), ("fusion", "self_test")):  # what lies beside it
         text = text[: text.index(f"\n{section}:")] + text[text.index(f"\n{following}:") :]
+    text = text[: text.index("\nstrangers:")] + "\n"  # the last
     (tmp_path / "bare.yaml").write_text(text)
     files = [locate(card, key).parent for key in card.files]
     arguments = ["run", "--source", SHORT, "--pack", str(tmp_path / "bare.yaml"), "--endpoint", ""]
     models = os.pathsep.join(map(str, files))
+    by_ida = (*arguments, "--set", "match.score=ida")
     words = ["no anchors", "match.score=cosine", "facestream train anchors"]
-    refused(run(*arguments, FACESTREAM_MODELS=models), 2, *words)
-    learned = (*arguments, "--set", "match.density=learned")
+    refused(run(*by_ida, FACESTREAM_MODELS=models), 2, *words)
+    learned = (*by_ida, "--set", "match.density=learned")
     words = ["no network for match.density=learned", "match.density=anchors", "train ida"]
     refused(run(*learned, FACESTREAM_MODELS=models), 2, *words)
-    done = run(*arguments, "--set", "match.score=cosine", "--json", FACESTREAM_MODELS=models)
+    done = run(*arguments, "--json", FACESTREAM_MODELS=models)
     assert done.returncode == 0, done.stderr
 
 
