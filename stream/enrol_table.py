@@ -113,7 +113,8 @@ def _read_rows(path: Path, rows: Reader, columns: list[str]) -> list[Photo]:
                 "alone: write both alike, or tell two people apart by more"
             )
         _note(person, row, line)
-        found.append((photo, name, f"{shown(row['path'])} (line {line})"))
+        short = photo.name if Path(row["path"]).is_absolute() else row["path"]
+        found.append((photo, name, f"{shown(short)} (line {line})"))
     if not found:
         raise EnrolmentRefused("no photos: expected a row for each")
     changes = {person.name: _change(person.texts) for person in people.values()}

@@ -149,6 +149,14 @@ def _change(note: str | None, basis: str | None) -> Change | None:
     return Change(notes=UNSET if note is None else note, basis=UNSET if basis is None else basis)
 
 
+def _shown(place: str) -> str:
+    """A path as it can be printed, or a camera's address without its passwords."""
+    from ..stream.enrol_records import shown
+    from ..stream.redact import redact_address
+
+    return redact_address(place) if "://" in place else shown(place)
+
+
 @dataclass
 class _Run:
     """What was done so far. It is told at the end, and where the end comes early, too."""
@@ -163,9 +171,9 @@ class _Run:
     @property
     def summary(self) -> EnrolmentSummary:
         """All results so far."""
-        from ..stream.enrol_records import EnrolmentSummary, shown
+        from ..stream.enrol_records import EnrolmentSummary
 
-        return EnrolmentSummary(shown(self.path), tuple(self.results))
+        return EnrolmentSummary(_shown(self.path), tuple(self.results))
 
     def advance(self, done: int, total: int, result: PhotoResult) -> None:
         """One more is done."""
@@ -188,7 +196,8 @@ class _Run:
         try:
             result = enroller.enrol_clip(person, self.path, seconds=seconds, change=change)
         except EnrolmentRefused as refusal:
-            result = refused(shown(Path(self.path).name), shown(person), refusal)
+            place = self.path if "://" in self.path else Path(self.path).name
+            result = refused(_shown(place), shown(person), refusal)
         self.advance(1, 1, result)
 
     @contextmanager

@@ -32,7 +32,7 @@ def test_rows_of_a_name_are_one_person_and_paths_are_relative(tmp_path: Path) ->
     assert [(p.path, p.name, p.source, p.change) for p in found] == [
         (tmp_path / "a/1.jpg", "Anna Smith", "a/1.jpg (line 2)", change),
         (tmp_path / "a/2.jpg", "Anna Smith", "a/2.jpg (line 4)", change),
-        (tmp_path / "b.mp4", "Bob", f"{tmp_path}/b.mp4 (line 5)", None),
+        (tmp_path / "b.mp4", "Bob", "b.mp4 (line 5)", None),
     ]
     assert [one.is_clip for one in found] == [False, False, True]
 
