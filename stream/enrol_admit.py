@@ -98,11 +98,14 @@ class Admission:
         together = {name: len(units) + i for i, name in enumerate(dict.fromkeys(newcomers))}
         compared = people.compare(np.concatenate([units, *_average(offered, units, together)]))
         holders = self._gallery.holders([one.digest for one in offered], **self._key)
+        taken: set[str] = set()
         results: list[PhotoResult] = []
         for place, one in enumerate(offered):
             holder = holders.get(one.digest)
             if holder is not None:
-                results.append(self.recognise(one.name, one.source, holder, one.change))
+                # Who was taken a moment ago is not in the gallery yet, so cannot be changed there.
+                change = None if one.digest in taken else one.change
+                results.append(self.recognise(one.name, one.source, holder, change))
                 continue
             own, other = compared.nearest(place, one.name)
             if own is None and one.name in together:
@@ -115,6 +118,7 @@ class Admission:
                 continue
             compared.add(place, result.identity, one.quality)
             holders[one.digest] = result.identity
+            taken.add(one.digest)
             results.append(result)
         return self._store(offered, results)
 
@@ -218,16 +222,17 @@ class Admission:
         if not taken:
             return results
         new = [self._sample(offered[place], results[place].identity) for place in taken]
-        self._version = -1  # until the gallery has taken all that the look-alikes hold
-        answers = self._gallery.add_samples(new, **self._key)
+        seen, self._version = self._version, -1
+        answers, before, after = self._gallery.add_samples(new, **self._key)
         for place, answer in zip(taken, answers, strict=True):
             one = results[place]
             if isinstance(answer, EnrolmentRefused):
                 results[place] = refused(one.source, offered[place].name, answer, "duplicate photo")
             elif not answer:
                 results[place] = msgspec.structs.replace(one, status="known")
-        if all(answer is True for answer in answers):
-            self._version = self._gallery.version()
+        if before == seen and all(answer is True for answer in answers):
+            # The look-alikes hold all that was taken, and nobody else has changed the gallery.
+            self._version = after
         self._changed |= {one.identity for one in new if one.change is not None}
         return results
 

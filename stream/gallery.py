@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import URL, delete, select
 
-from .. import EnrolmentRefused
 from ..models.ida import DensityModel
 from . import gallery_density as density
 from . import gallery_marks as marking
@@ -30,6 +29,7 @@ from .gallery_engine import Database, locate
 from .gallery_marks import Mark
 from .gallery_packs import GalleryPacks
 from .gallery_records import (
+    Added,
     AuditEntry,
     Change,
     Details,
@@ -144,10 +144,8 @@ class Gallery:
         with self._database.transaction(write=True) as connection:
             return writing.add_sample(connection, new, pack=pack, embedder=embedder, notes=notes)
 
-    def add_samples(
-        self, new: Sequence[NewSample], *, pack: str, embedder: str
-    ) -> tuple[bool | EnrolmentRefused, ...]:
-        """Add embeddings to people, in one transaction; True where one was not there already.
+    def add_samples(self, new: Sequence[NewSample], *, pack: str, embedder: str) -> Added:
+        """Add embeddings to people, in one transaction.
 
         A photo that is enrolled under another name is refused by itself: its place holds the
         refusal, and the others are added. Raises GalleryError for embeddings of another length

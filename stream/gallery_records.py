@@ -101,6 +101,17 @@ class NewSample(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             check_line(what, getattr(self, what))
 
 
+class Added(NamedTuple):
+    """What became of each of several samples, and the gallery's version before and after them.
+
+    answers: True for a new one, False for one that was there, a refusal for somebody else's.
+    """
+
+    answers: tuple[bool | EnrolmentRefused, ...]
+    before: int
+    after: int
+
+
 class Watchlist(msgspec.Struct, frozen=True):
     """A named set of people; members: their names, sorted."""
 

@@ -22,6 +22,7 @@ from .. import EnrolmentRefused, GalleryError
 from .gallery_density import forget
 from .gallery_read import find_person, read_identities, read_in_use, read_version
 from .gallery_records import (
+    Added,
     Change,
     NewSample,
     check_key,
@@ -100,9 +101,10 @@ def add_sample(
 
 def add_samples(
     connection: Connection, new: Sequence[NewSample], *, pack: str, embedder: str
-) -> tuple[bool | EnrolmentRefused, ...]:
+) -> Added:
     """What `Gallery.add_samples` does with checked samples: one change, and one per `Change`."""
     lock(connection)
+    before = read_version(connection)
     lengths = sorted({len(one.embedding) for one in new})
     if len(lengths) > 1:
         raise GalleryError(f"embeddings of one pack must have one length, got {lengths}")
@@ -125,7 +127,7 @@ def add_samples(
     for one, what in zip(new, done, strict=True):
         if one.change is not None and not isinstance(what, EnrolmentRefused):
             edit(connection, one.identity, one.change)
-    return tuple(done)
+    return Added(tuple(done), before, read_version(connection))
 
 
 def edit(connection: Connection, name: str, change: Change) -> bool:

@@ -170,6 +170,41 @@ def test_a_photo_of_somebody_else_is_a_duplicate_photo(gallery: Gallery) -> None
     assert gallery.show("ANNA").identity.notes == "x"
 
 
+def test_the_same_photo_twice_in_a_batch_is_known_the_second_time(gallery: Gallery) -> None:
+    twin = offer("ANNA", at(1), 1, change=Change(basis="consent 7"))
+    assert [one.status for one in admit(gallery, twin, twin)] == ["enrolled", "known"]
+    assert people(gallery) == {"ANNA": 1}
+    assert gallery.show("ANNA").identity.basis == "consent 7"
+
+
+def test_changes_while_faces_are_judged_are_seen_the_next_time(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else enrols Bob after the gallery was read, and before ANNA is stored."""
+    admission = Admission(gallery, card(), rules())
+    add_samples = gallery.add_samples
+
+    def late(*args: Any, **more: Any) -> Any:
+        monkeypatch.undo()
+        admit(gallery, offer("Bob", at(0), 2))
+        return add_samples(*args, **more)
+
+    monkeypatch.setattr(gallery, "add_samples", late)
+    admission.admit([offer("ANNA", at(1), 1)])
+    (result,) = admission.admit([offer("Cid", at(0.1), 3)])
+    assert result.reason.startswith("looks like Bob at 0.99")
+
+
+def test_a_run_alone_reads_the_gallery_once(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admission = Admission(gallery, card(), rules())
+    admission.admit([offer("ANNA", at(1), 1, change=Change(notes="x"))])
+    monkeypatch.setattr(gallery, "roster", None)  # reading it again would fail
+    (result,) = admission.admit([offer("Bob", at(0.9), 2)])
+    assert result.reason.startswith("looks like ANNA at 0.90")
+
+
 def test_changes_of_other_programs_are_seen(gallery: Gallery) -> None:
     admission = Admission(gallery, card(), rules())
     admission.admit([offer("ANNA", at(1), 1)])

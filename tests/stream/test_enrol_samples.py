@@ -25,7 +25,7 @@ def sample(name: str, number: int, *, length: int = 4, change: Change | None = N
 
 
 def add(gallery: Gallery, *new: NewSample) -> tuple[bool | EnrolmentRefused, ...]:
-    return gallery.add_samples(new, pack="p", embedder="e")
+    return gallery.add_samples(new, pack="p", embedder="e").answers
 
 
 def test_several_samples_are_one_change_and_one_line_for_each_person() -> None:
@@ -44,6 +44,16 @@ def test_several_samples_are_one_change_and_one_line_for_each_person() -> None:
             f"{2:064x}": "B",
         }
         assert gallery.holders([f"{1:064x}"], pack="p", embedder="other") == {}
+
+
+def test_the_versions_before_and_after_are_told() -> None:
+    with Gallery.temporary() as gallery:
+        first = gallery.add_samples(
+            [sample("A", 0, change=Change(notes="x"))], pack="p", embedder="e"
+        )
+        assert first == ((True,), 0, 2)
+        again = gallery.add_samples([sample("A", 0)], pack="p", embedder="e")
+        assert again == ((False,), 2, 2)
 
 
 def test_somebody_elses_photo_is_refused_by_itself_and_makes_nobody() -> None:

@@ -250,10 +250,10 @@ def test_who_is_given_more_time_in_the_same_step_is_enrolled(gallery: Gallery) -
         source="a2.jpg",
         digest="a2",
     )
-    (refused,) = gallery.add_samples([new], pack="open", embedder="e" * 64)
+    (refused,) = gallery.add_samples([new], pack="open", embedder="e" * 64).answers
     assert isinstance(refused, EnrolmentRefused)
     longer = msgspec.structs.replace(new, change=Change(valid_until=None))
-    assert gallery.add_samples([longer], pack="open", embedder="e" * 64) == (True,)
+    assert gallery.add_samples([longer], pack="open", embedder="e" * 64).answers == (True,)
 
 
 # From the first revision

@@ -29,6 +29,8 @@ from facestream.models.ida import Anchors
 from facestream.models.inference import Embedded, FaceBoxes, Floats, Image
 from facestream.models.pack import Pack
 from facestream.models.quality import NormQuality
+from facestream.stream.enrol_clip import ClipWatcher
+from facestream.stream.enrol_records import Refusal
 from facestream.stream.gallery import Gallery
 from facestream.tools.enroll import enroll
 
@@ -239,6 +241,39 @@ def test_options_that_do_not_belong_together(words: tuple[str, ...], reason: str
     error = call(*words).exception
     assert isinstance(error, ConfigError) and reason in str(error)
     assert not gallery_path().exists()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["rtsp://admin:hunter2@10.0.0.7", "rtsp://10.0.0.7/main?password=hunter2", "clip"],
+)
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_passwords_of_a_camera_are_not_shown(
+    address: str, options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def watch(self: ClipWatcher, url: str, seconds: float | None) -> None:
+        raise Refusal("too few frames", "2 usable faces")
+
+    monkeypatch.setattr(ClipWatcher, "watch", watch)
+    if address == "clip":  # a file's name is no secret
+        address = str(tmp_path / "key=3.mp4")
+        Path(address).touch()
+    result = call(address, "--name", "Anna", "--seconds", "1", *options)
+    assert isinstance(result.exception, GalleryEmpty)
+    told = " ".join(f"{result.stdout} {result.stderr} {result.exception}".split())
+    assert "hunter2" not in told
+    if "://" in address:
+        assert "nobody was enrolled from rtsp://" in told and "10.0.0.7" in result.stdout
+    else:
+        assert "key=3.mp4" in result.stdout and address not in result.stdout
+
+
+def test_a_table_that_names_a_photo_twice_knows_it_the_second_time(photos: Path) -> None:
+    table = photos / "people.csv"
+    row = "Anna/1.png,Anna,consent 7,red\n"
+    table.write_text(f"path,name,basis,label:team\n{row}{row}")
+    result = json.loads(call(table, "--json").stdout)
+    assert [one["status"] for one in result["photos"]] == ["enrolled", "known"]
 
 
 def test_look_alikes_are_refused_merged_or_added(photos: Path) -> None:
