@@ -142,7 +142,9 @@ def _print_people(match: Match | None, where: str) -> None:
         show(shown)
     chance = match.false_positive_probability
     words = "nobody" if match.identity is None else match.identity
-    by_chance = "" if chance is None else f"; a stranger reaches the best score with {chance:.2g}"
+    by_chance = ""
+    if chance is not None:
+        by_chance = f"; a stranger reaches the best score with a probability of {chance:.2g}"
     show(Text(f"in {where}: {words} (threshold {match.threshold:.3f}{by_chance})"))
 
 

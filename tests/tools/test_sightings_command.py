@@ -145,6 +145,7 @@ def test_a_stranger_is_grouped_named_and_searched(photos: list[Path]) -> None:
     assert found["without_template"] == 1  # type: ignore[index]
     shown = call("search", str(photos[0]), "--top", "2").output
     assert "this is who it is" in shown and "3 sightings searched" in shown
+    assert "a stranger reaches the best score with a probability of" in " ".join(shown.split())
 
     # Under the name of today, whatever it was then.
     call("gallery", "edit", "Anna Smith", "--name", "Anna Jones")
