@@ -131,6 +131,10 @@ def lead(link: Connection, order: Order) -> None:
     with open(os.devnull, "w") as nowhere:
         for stream in (1, 2):
             os.dup2(nowhere.fileno(), stream)
+    # First of all, as Ray takes seconds to import, and whoever is killed deletes nothing.
+    files = [order.folder / f"{name}.npy" for name in Piece._fields]
+    rows = Piece(*(np.load(file, mmap_mode="r") for file in files))
+    shutil.rmtree(order.folder)  # the mappings stay
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # else a warning per actor
     import ray
@@ -138,9 +142,6 @@ def lead(link: Connection, order: Order) -> None:
     from .search_shards import unreachable
 
     try:
-        files = [order.folder / f"{name}.npy" for name in Piece._fields]
-        rows = Piece(*(np.load(file, mmap_mode="r") for file in files))
-        shutil.rmtree(order.folder)  # the mappings stay
         try:
             ray.init(address=order.address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
@@ -184,6 +185,8 @@ class Leader:
         self._homeless = [range(len(rows.vectors))]
         self._lost: tuple[type[Exception], ...] = (
             ray.exceptions.RayActorError,
+            ray.exceptions.ActorUnschedulableError,
+            ray.exceptions.NodeDiedError,
             ray.exceptions.GetTimeoutError,
             ray.exceptions.ObjectLostError,
             ray.exceptions.OutOfMemoryError,

@@ -80,18 +80,18 @@ class ShardedIndex(SearchIndex):
         self._identities = len(np.unique(owners))
         self._lock = threading.Lock()
         measured = np.zeros(len(vectors)) if densities is None else densities
-        folder = _save(Piece(vectors, owners, measured.astype(np.float64)))
         context = get_context("spawn")
         self._link, there = context.Pipe()
+        folder = _save(Piece(vectors, owners, measured.astype(np.float64)))
+        # Whoever lets go of an index that nobody closed does not wait for its child, which ends
+        # when the link does.
+        self._end = weakref.finalize(self, _let_go, self._link, folder)
         order = Order(address, folder, anchors, precision)
         self._child = context.Process(
             target=lead, args=(there, order), name="facestream-search", daemon=True
         )
         self._child.start()
         there.close()
-        # Whoever lets go of an index that nobody closed does not wait for its child, which ends
-        # when the link does.
-        self._end = weakref.finalize(self, _let_go, self._link, folder)
         try:
             if not self._link.poll(patience):
                 raise unreachable(address, f"nothing answered within {patience:g} s")
@@ -176,8 +176,10 @@ def _save(rows: Piece) -> Path:
     try:
         for name, array in rows._asdict().items():
             np.save(folder / f"{name}.npy", array)
-    except OSError as error:
+    except BaseException as error:  # an interrupt leaves nothing, either
         shutil.rmtree(folder)
+        if not isinstance(error, OSError):
+            raise
         raise GalleryError(
             f"match.cluster needs {rows.vectors.nbytes / 1e6:,.0f} MB for temporary files in "
             f"{folder.parent}, got: {error}; free some space, or set TMPDIR to another folder"

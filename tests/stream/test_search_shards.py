@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing import active_children
+from multiprocessing import Pipe, active_children
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from facestream.configs.schema import MatchConfig
 from facestream.models.ida import Anchors
 from facestream.models.search import Hit, SearchIndex
 from facestream.stream import search_shards
-from facestream.stream.search_lead import merge_hits
+from facestream.stream.search_lead import Leader, Order, Piece, _Actor, lead, merge_hits
 from facestream.stream.search_shards import ShardedIndex
 from facestream.stream.searching import index_maker
 
@@ -182,6 +184,57 @@ def test_a_full_disk_is_told_and_nothing_is_left(monkeypatch, tmp_path: Path) ->
         with pytest.raises(GalleryError, match=r"0 MB for temporary files .*written; free some"):
             ShardedIndex(VECTORS, OWNERS, address=address)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_file_is_left_by_a_child_that_comes_no_further_than_ray(
+    monkeypatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
+        monkeypatch.setenv(name, "0")
+    folder = search_shards._save(Piece(VECTORS, OWNERS, np.zeros(COUNT)))
+    assert list(tmp_path.iterdir()) == [folder]
+    here, there = Pipe()
+    with here, there, pytest.raises(ImportError):
+        lead(there, Order("127.0.0.1:1", folder, None, "float32"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("broken", ["multiprocessing.context.SpawnProcess.start", "numpy.save"])
+def test_no_file_is_left_where_no_child_is_started(monkeypatch, tmp_path: Path, broken) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(broken, interrupt)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(KeyboardInterrupt):
+            ShardedIndex(VECTORS, OWNERS, address=address)
+    gc.collect()  # the index, which the interrupt's traceback held
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["GetTimeoutError", "ActorUnschedulableError", "NodeDiedError"])
+def test_rows_of_an_actor_whose_node_is_gone_are_homeless(monkeypatch, name) -> None:
+    ray = pytest.importorskip("ray")
+
+    def fail(*_: object, **__: object) -> None:
+        raise getattr(ray.exceptions, name)("gone")
+
+    monkeypatch.setattr(ray, "get", fail)
+    killed: list[object] = []
+    monkeypatch.setattr(ray, "kill", killed.append)
+    rows = Piece(VECTORS[:0], OWNERS[:0], np.zeros(0))
+    leader = Leader(rows, Order("127.0.0.1:1", Path(), None, "float32"))
+    leader._homeless = []
+    leader._actors["node"] = _Actor("handle", [range(3, 9)])
+    assert leader._get("node", "answer") is None
+    assert leader._homeless == [range(3, 9)] and leader.placement() == {}
+    assert killed == ["handle"]
 
 
 def test_without_ray_the_extra_is_named(monkeypatch) -> None:
