@@ -283,7 +283,10 @@ class SightingKeeper:
         return policy == "all" or (policy == "unknown" and event.identity is None)
 
     def _name(self, draft: Draft) -> None:
-        """Add the gallery's id of whom a sighting shows; who is gone from it has no name here."""
+        """Add the gallery's id of whom a sighting shows.
+
+        Who is gone from it has no name here, and no face is kept of them.
+        """
         values = draft.values
         if "identity" not in values or "uid" in values:
             return
@@ -297,6 +300,9 @@ class SightingKeeper:
         values["uid"] = uid
         if not uid:
             values["identity"] = ""
+        if name and not uid:
+            draft.keeps_template = draft.keeps_crops = False
+            draft.template = draft.crops = None
 
     def _bound(self) -> None:
         """Give up the oldest of too many."""

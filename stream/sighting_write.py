@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     and_,
@@ -82,12 +83,15 @@ class Draft:
         if later.begins:
             return later
         decided = later.keeps_template is not None
+        values = {**self.values, **later.values}
+        if "identity" in later.values and "uid" not in later.values:
+            values.pop("uid", None)  # it may be somebody else's
         return Draft(
             self.epoch,
             self.camera,
             self.track,
             self.begins,
-            {**self.values, **later.values},
+            values,
             later.keeps_template if decided else self.keeps_template,
             later.keeps_crops if decided else self.keeps_crops,
             later.template if later.template is not None or decided else self.template,
@@ -198,17 +202,27 @@ def assign(connection: Connection, strangers: Mapping[str, str]) -> None:
         connection.execute(update(sightings).where(its).values(stranger=stranger))
 
 
-def shows(who: Collection[str]) -> ColumnElement[bool]:
-    """Sightings that are taken for a person, by names and gallery ids."""
-    decided = or_(sightings.c.uid.in_(who), sightings.c.identity.in_(who))
-    given = or_(sightings.c.given_uid.in_(who), sightings.c.given.in_(who))
+def shows(who: Collection[str], uid: str = "") -> ColumnElement[bool]:
+    """Sightings that are taken for a person: who and uid as `SightingFilter` has them."""
+    decided = _means(sightings.c.uid, sightings.c.identity, who, uid)
+    given = _means(sightings.c.given_uid, sightings.c.given, who, uid)
     return or_(and_(sightings.c.given == "", decided), given)
 
 
-def concerns(who: Collection[str]) -> ColumnElement[bool]:
-    """Sightings that are taken for a person, or once were."""
-    columns = (sightings.c[name] for name in ("uid", "identity", "given_uid", "given"))
-    return or_(*(column.in_(who) for column in columns))
+def concerns(who: Collection[str], uid: str = "") -> ColumnElement[bool]:
+    """Sightings that are taken for a person, or once were. As `shows`."""
+    return or_(
+        _means(sightings.c.uid, sightings.c.identity, who, uid),
+        _means(sightings.c.given_uid, sightings.c.given, who, uid),
+    )
+
+
+def _means(
+    ids: Column[str], names: Column[str], who: Collection[str], uid: str
+) -> ColumnElement[bool]:
+    if not uid:
+        return or_(ids.in_(who), names.in_(who))
+    return or_(ids == uid, and_(ids == "", names.in_(who)))
 
 
 def erase(connection: Connection, which: ColumnElement[bool], *, now: float | None = None) -> int:
