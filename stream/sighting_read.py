@@ -175,8 +175,8 @@ def _condition(wanted: SightingFilter) -> ColumnElement[bool]:
         parts.append(c.started_at >= wanted.since)
     if wanted.until is not None:
         parts.append(c.started_at < wanted.until)
-    if wanted.person:
-        parts.append(shows(wanted.person))
+    if wanted.person or wanted.uid:
+        parts.append(shows(wanted.person, wanted.uid))
     if wanted.unknown:
         parts.append(and_(c.identity == "", c.given == ""))
     if wanted.stranger is not None:

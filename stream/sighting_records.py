@@ -125,6 +125,9 @@ class SightingFilter(msgspec.Struct, frozen=True, kw_only=True):
     until: float | None = None
     person: tuple[str, ...] = ()
     """Names and gallery ids of one person: those taken for any of them."""
+    uid: str = ""
+    """The gallery's id of `person`: names then count only for sightings that have no id, as others
+    may have had the same name."""
     unknown: bool = False
     """Only who has no name, decided or given."""
     stranger: str | None = None

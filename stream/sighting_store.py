@@ -163,10 +163,13 @@ class Sightings:
             self._database.forget_deleted()
         return count
 
-    def erase_person(self, *who: str) -> int:
-        """Erase all sightings that are taken for a person, or once were: names and gallery ids."""
+    def erase_person(self, *who: str, uid: str = "") -> int:
+        """Erase all sightings that are taken for a person, or once were.
+
+        who: names and gallery ids; uid: as `SightingFilter` has it.
+        """
         with self._database.transaction(write=True) as connection:
-            count = writing.erase(connection, writing.concerns(who))
+            count = writing.erase(connection, writing.concerns(who, uid))
         if count:
             self._database.forget_deleted()
         return count

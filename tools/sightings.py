@@ -21,8 +21,8 @@ from .sightings_open import (
     choose,
     count_words,
     left_out,
-    names_of,
     open_store,
+    person_of,
     second_of,
     sighting_table,
     who,
@@ -57,7 +57,7 @@ def list_sightings(
         camera=camera,
         since=since,
         until=until,
-        person=() if person is None else names_of(person, gallery),
+        person=None if person is None else person_of(person, gallery),
         unknown=unknown,
         limit=limit or None,
     )
@@ -173,14 +173,14 @@ def erase(
     """Erase sightings, with templates and pictures, also from the file; they do not come back."""
     if bool(keys) == (person is not None):
         raise ConfigError("give ids of sightings, or --person")
-    who = () if person is None else names_of(person, gallery)
+    who = None if person is None else person_of(person, gallery)
     with open_store(place) as store:
         ids = [store.find(key).id for key in keys or []]
         what = f"all sightings of {person}" if person is not None else count_words(len(ids))
         if not yes and not typer.confirm(f"Erase {what} from {store.place}?", err=True):
             typer.echo("nothing was erased", err=True)
             raise typer.Exit(1)
-        count = store.erase_person(*who) if who else store.erase(ids)
+        count = store.erase_person(who[0], uid=who[1]) if who else store.erase(ids)
     if json:
         echo({"erased": count})
     else:

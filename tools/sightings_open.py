@@ -62,18 +62,20 @@ def forget_erased(gallery: Gallery, place: str) -> int:
         ) from error
 
 
-def names_of(person: str, gallery: str) -> tuple[str, ...]:
-    """A person's name, and the gallery's id where it knows them: so a former name is found, too.
+def person_of(person: str, gallery: str) -> tuple[str, str]:
+    """A person's name, and the gallery's id, "" where it does not know them.
 
+    The id finds them under a former name, too, and nobody else who has or had the same.
     gallery: as `--gallery` names it; there may be none in the data folder.
     """
     if not gallery and not gallery_path().exists():
-        return (person,)
+        return person, ""
     with open_gallery(gallery) as people:
         try:
-            return person, people.show(person).identity.id
+            identity = people.show(person).identity
         except (UnknownIdentity, EnrolmentRefused):  # the latter for what can be no name
-            return (person,)
+            return person, ""
+    return identity.name, identity.id
 
 
 def choose(
@@ -81,18 +83,22 @@ def choose(
     camera: str | None = None,
     since: str | None = None,
     until: str | None = None,
-    person: tuple[str, ...] = (),
+    person: tuple[str, str] | None = None,
     unknown: bool = False,
     limit: int | None = None,
 ) -> SightingFilter:
-    """The filter that the options say. Raises ConfigError for times that are none."""
+    """The filter that the options say. Raises ConfigError for times that are none.
+
+    person: as `person_of` returns it.
+    """
     from ..stream.sighting_records import SightingFilter
 
     return SightingFilter(
         camera=camera,
         since=moment("--since", since) if since is not None else None,
         until=moment("--until", until) if until is not None else None,
-        person=person,
+        person=() if person is None else person[:1],
+        uid="" if person is None else person[1],
         unknown=unknown,
         limit=limit,
     )

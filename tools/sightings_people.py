@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import typer
+from msgspec import structs
 from rich.text import Text
 
 from .gallery_text import JSON, PLACE, clock, echo, open_gallery, show, table
@@ -64,8 +65,10 @@ def cluster(
     with open_store(place) as store:
         search = SightingSearch(store, yardstick_of(open_pack(pack), score))
         found = search.cluster(least=least, apart=apart, wanted=wanted, threshold=threshold)
+        unknown = structs.replace(wanted, unknown=True)
+        bare = store.count(unknown) - store.count(structs.replace(unknown, template=True))
     if json:
-        echo({"strangers": found})
+        echo({"strangers": found, "without_template": bare})
         return
     shown = table("stranger", "sightings", "cameras", "days", "first", "last", "likeness")
     for one in found:
@@ -83,6 +86,9 @@ def cluster(
         show(shown)
         show(Text("name one: facestream sightings name STRANGER NAME", style="dim"))
     show(Text(f"recurring strangers: {len(found)}"))
+    if bare:
+        words = f"without a template, and so not grouped: {bare} (sightings.templates keeps them)"
+        show(Text(words, style="dim"))
 
 
 def name(

@@ -28,11 +28,13 @@ from facestream.models.photo import describe_face, find_faces, tallest_face
 from facestream.models.pull import fetch_group_photo
 from facestream.stream.enrol import Enroller
 from facestream.stream.gallery import Gallery
+from facestream.stream.gallery_records import Change
 from facestream.stream.sighting_records import Crop
 from facestream.stream.sighting_store import Sightings
 from facestream.tools.cli import app
 from facestream.tools.render import enrolment_photos
 
+from ..stream.test_gallery import add
 from ..stream.test_sighting_store import draft, key
 
 BOX = (1.0, 2.0, 3.0, 4.0)
@@ -177,6 +179,44 @@ def test_erase_asks_first(store: Path) -> None:
     with pytest.raises(ConfigError, match="or --person"):
         call("sightings", "erase", key(3), "--person", "Anna", "--yes")
     assert "erased 0 sightings" in call("sightings", "erase", "--person", "Anna", "--yes").output
+
+
+def test_a_person_is_not_taken_for_another_of_the_same_name(store: Path) -> None:
+    with Gallery.open(gallery_path(), create=True) as gallery:
+        add(gallery, "Anna", [1.0, 0.0], "a1")
+        before = gallery.show("Anna").identity.id
+        gallery.edit("Anna", Change(name="Anna Jones"))
+        add(gallery, "Anna", [0.0, 1.0], "a2")
+        now = gallery.show("Anna").identity.id
+    with Sightings.open(store, create=False) as opened:
+        opened.write(
+            [
+                draft(1, identity="Anna", uid=before),
+                draft(2, identity="Anna", uid=now),
+                draft(3, identity="Anna"),
+                draft(4, identity="Eve", uid="e" * 32),
+            ]
+        )
+        opened.name({key(4): None}, name="Anna", uid=before)
+
+    def tracks(person: str) -> list[int]:
+        found = ask("sightings", "list", "--person", person)["sightings"]
+        return sorted(one["track"] for one in found)  # type: ignore[attr-defined]
+
+    assert tracks("Anna Jones") == tracks(before) == [1, 4]
+    assert tracks("Anna") == [2, 3] and tracks("Eve") == []
+    assert ask("sightings", "erase", "--person", "Anna", "--yes") == {"erased": 2}
+    assert tracks("Anna") == [] and tracks("Anna Jones") == [1, 4]
+    assert ask("sightings", "erase", "--person", "Eve", "--yes") == {"erased": 1}
+
+
+def test_cluster_says_what_it_could_not_group(store: Path) -> None:
+    words = "not grouped: 1 (sightings.templates keeps them)"
+    assert words in call("sightings", "cluster").output
+    assert ask("sightings", "cluster")["without_template"] == 1
+    with Sightings.open(store, create=False) as opened:
+        opened.erase([key(4)])
+    assert "not grouped" not in call("sightings", "cluster").output
 
 
 def test_purge_takes_its_limits_from_a_configuration_or_options(tmp_path: Path) -> None:
