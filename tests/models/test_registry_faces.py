@@ -79,7 +79,8 @@ def caface_pack(open_models: Pack, tmp_path_factory: pytest.TempPathFactory) -> 
     sha = hashlib.sha256((folder / "head.npz").read_bytes()).hexdigest()
     fusion = FusionSpec("caface", caface=HeadSpec("head.npz", sha, "MIT"))
     ida = dataclasses.replace(card.ida, learned=None)
-    return open_pack(dataclasses.replace(card, fusion=fusion, ida=ida, path=folder / "open.yaml"))
+    path = folder / "open.yaml"
+    return open_pack(dataclasses.replace(card, fusion=fusion, ida=ida, strangers=None, path=path))
 
 
 def aggregator_of(pack: Pack, name: str) -> Aggregator:
