@@ -3,53 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from .bench_tables import Table, page_of_tables, show_tables
 
 PAPER = {16: 4.2, 32: 8.2, 64: 16.4, 256: 64.4, 512: 129.3}
 """CAFace's row of table 6 in its supplement: FPS(F) / FPS(E) by set size, on an RTX 3090."""
 
 
-class Table(NamedTuple):
-    """A table of words; the first column is set to the left, the others to the right."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: str
-
-
 def show(report: dict[str, Any]) -> None:
     """Print a report as tables."""
-    from rich.console import Console
-    from rich.table import Table as Grid
-
-    console = Console()
-    console.print(setting(report), highlight=False)
-    for table in tables(report):
-        grid = Grid(box=None, header_style="bold", pad_edge=False)
-        for index, column in enumerate(table.columns):
-            grid.add_column(column, justify="right" if index else "left")
-        for row in table.rows:
-            grid.add_row(*row)
-        console.print(f"\n{table.title}", style="bold", highlight=False)
-        console.print(grid)
-        console.print(table.notes, highlight=False, style="dim")
+    show_tables(setting(report), tables(report))
 
 
 def page(report: dict[str, Any]) -> str:
     """A report as a Markdown page."""
-    parts = [
+    head = [
         "# Models\n",
         "Written by\n",
         f"    {report['command']} --write docs/benchmarks/models.md\n",
         f"on {report['date']}, facestream {report['version']}, revision {report['revision']}.",
         f"{setting(report)}\n",
     ]
-    for table in tables(report):
-        rule = ["---", *["---:"] * (len(table.columns) - 1)]
-        lines = [f"| {' | '.join(row)} |" for row in (table.columns, rule, *table.rows)]
-        parts += [f"## {table.title}\n", *lines, "", f"{table.notes}\n"]
-    return "\n".join(parts)
+    return page_of_tables(head, tables(report))
 
 
 def setting(report: dict[str, Any]) -> str:

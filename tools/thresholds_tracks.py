@@ -27,15 +27,6 @@ LENGTHS = (4, 8, 16, 32)
 """Observations of a pseudo-track, each as likely; fewer where a person has fewer views."""
 
 
-def person_of(name: str) -> str:
-    """Whose a picture of a bank is.
-
-    >>> person_of("london/005/probe_smiling"), person_of("sfhq/00017")
-    ('london/005', 'sfhq/00017')
-    """
-    return "/".join(name.split("/")[:2])
-
-
 def make_tracks(
     bank: Bank,
     owners: Sequence[str | None],

@@ -10,7 +10,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 import typer
 from typer.testing import CliRunner, Result
@@ -26,7 +25,7 @@ from facestream.configs.paths import gallery_path, journal_path
 from facestream.models import pack as packs
 from facestream.models.align import ARCFACE_112
 from facestream.models.ida import Anchors
-from facestream.models.inference import Embedded, FaceBoxes, Floats, Image
+from facestream.models.inference import FaceBoxes, Image
 from facestream.models.pack import Pack
 from facestream.models.quality import NormQuality
 from facestream.stream.enrol_clip import ClipWatcher
@@ -34,41 +33,13 @@ from facestream.stream.enrol_records import Refusal
 from facestream.stream.gallery import Gallery
 from facestream.tools.enroll import enroll
 
+from ..stream.small_pack import MeanColour, OneFace
+
 app = typer.Typer()
 app.command()(enroll)
 
 
 ANCHORS = Anchors(np.eye(3, dtype=np.float32), version="v1", k=2, tau=1.0)
-
-
-class OneFace:
-    """Finds a face 60 px tall in the middle of every picture that is not black."""
-
-    def detect(self, images: Sequence[Image], *, score: float | None = None) -> list[FaceBoxes]:
-        return [self._one(image) for image in images]
-
-    def _one(self, image: Image) -> FaceBoxes:
-        count = int(image.max() > 127)
-        centre = np.array(image.shape[1::-1]) / 2
-        box = np.concatenate([centre - 30, centre + 30])
-        landmarks = centre + (ARCFACE_112.points - 56) / 2
-        return FaceBoxes(
-            np.tile(box, (count, 1)).astype(np.float32),
-            np.tile(landmarks, (count, 1, 1)).astype(np.float32),
-            np.ones(count, np.float32),
-        )
-
-
-class MeanColour:
-    """Describes a crop by its mean colour."""
-
-    template = ARCFACE_112
-    dimension = 3
-
-    def embed(self, crops: npt.NDArray[np.uint8]) -> Embedded:
-        vectors: Floats = crops.mean(axis=(1, 2)).astype(np.float32)
-        norms = np.linalg.norm(vectors, axis=1).astype(np.float32)
-        return Embedded(vectors, norms, np.zeros((len(crops), 0, 2), np.float32))
 
 
 @pytest.fixture(autouse=True)
