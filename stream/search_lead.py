@@ -24,7 +24,9 @@ from ..models.fusion import Doubles, Floats
 from ..models.ida import DensityModel
 from ..models.search import Hit, SearchIndex
 from ..models.search_rows import Precision, blocks_of
+from .ray_cluster import unreachable
 
+OPTION = "match.cluster"
 MOST_LOSSES = 5
 """How often one search is done again: what kills every actor must end."""
 ANSWER_SECONDS = 60.0
@@ -139,13 +141,11 @@ def lead(link: Connection, order: Order) -> None:
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # else a warning per actor
     import ray
 
-    from .search_shards import unreachable
-
     try:
         try:
             ray.init(address=order.address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
-            raise unreachable(order.address, " ".join(str(error).split())) from None
+            raise unreachable(OPTION, order.address, " ".join(str(error).split())) from None
         link.send(None)
         leader = Leader(rows, order)
         leader.mend()

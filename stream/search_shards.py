@@ -6,9 +6,7 @@ is in when the cluster's head is lost, takes over signals and writes to the term
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import socket
 import tempfile
 import threading
 import weakref
@@ -22,12 +20,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .. import ConfigError, FacestreamError, GalleryError, RecordError
+from .. import FacestreamError, GalleryError, RecordError
 from ..models.fusion import Doubles, Floats
 from ..models.ida import DensityModel, check_unit_rows
 from ..models.search import Hit, SearchIndex
 from ..models.search_rows import Precision
-from .search_lead import Order, Piece, Search, lead
+from .ray_cluster import require_listener, require_ray, unreachable
+from .search_lead import OPTION, Order, Piece, Search, lead
 
 CONNECT_SECONDS = 60.0
 """How long a cluster may take to answer."""
@@ -69,8 +68,8 @@ class ShardedIndex(SearchIndex):
                 f"got {vectors.shape} {vectors.dtype} and {owners.shape}"
             )
         check_unit_rows("gallery vectors", vectors)
-        require_ray()
-        _require_listener(address, patience)
+        require_ray(OPTION)
+        require_listener(OPTION, address, patience)
         if densities is None and anchors is not None:
             densities = anchors.density(vectors)
         # What `SearchIndex` itself would keep lies in the shards.
@@ -94,7 +93,7 @@ class ShardedIndex(SearchIndex):
         there.close()
         try:
             if not self._link.poll(patience):
-                raise unreachable(address, f"nothing answered within {patience:g} s")
+                raise unreachable(OPTION, address, f"nothing answered within {patience:g} s")
             self._receive()  # connected
             self._receive()  # the rows are where they belong
         except BaseException:
@@ -196,35 +195,4 @@ def _lost(child: BaseProcess, why: str) -> GalleryError:
     return GalleryError(
         f"the connection to the Ray cluster that holds the gallery was lost ({why}): look at its "
         "nodes (ray status) and start again, or leave match.cluster empty to search here"
-    )
-
-
-def require_ray() -> None:
-    """Raise ConfigError when it is not installed."""
-    if importlib.util.find_spec("ray") is None:
-        raise ConfigError(
-            "match.cluster needs Ray, which is not installed: pip install 'facestream[cluster]' "
-            "here and on every node"
-        )
-
-
-def _require_listener(address: str, patience: float) -> None:
-    """Raise ConfigError unless something listens there: Ray itself waits for minutes."""
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdecimal():
-        raise ConfigError(
-            f"match.cluster must be HOST:PORT of a running cluster's head, got {address!r}: take "
-            "what `ray start --head` prints"
-        )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), patience).close()
-    except (OSError, OverflowError) as error:
-        raise unreachable(address, str(error)) from None
-
-
-def unreachable(address: str, why: str) -> ConfigError:
-    """No cluster can be joined."""
-    return ConfigError(
-        f"match.cluster {address}: no Ray cluster can be joined there ({why}): check the address, "
-        f"and that this machine is one of its nodes (ray start --address={address})"
     )

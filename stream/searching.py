@@ -47,8 +47,10 @@ def index_maker(config: MatchConfig) -> IndexMaker:
         require_faiss()
         return ApproximateIndex
     if config.cluster:
-        from .search_shards import ShardedIndex, require_ray
+        from .ray_cluster import require_ray
+        from .search_lead import OPTION
+        from .search_shards import ShardedIndex
 
-        require_ray()
+        require_ray(OPTION)
         return partial(ShardedIndex, address=config.cluster, precision=config.precision)
     return partial(SearchIndex, precision=config.precision)

@@ -8,7 +8,6 @@ come back over a pipe. Everything on the nodes ends with the child, the child wi
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import pickle
@@ -28,11 +27,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from .. import ConfigError, FacestreamError, __version__
+from ..stream.ray_cluster import require_listener, require_ray, unreachable
 
 Given = TypeVar("Given")
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 
+OPTION = "--cluster"
 CONNECT_SECONDS = 30.0
 """How long a cluster may take to answer."""
 CHECK_SECONDS = 300.0
@@ -65,8 +66,8 @@ def spread_over_cluster(
     left without CPUs, or work was lost too often; and what `start` or the work raised, with the
     node's name.
     """
-    _require_ray()
-    _require_listener(address, patience)
+    require_ray(OPTION)
+    require_listener(OPTION, address, patience)
     context = get_context("spawn")
     here, there = context.Pipe()
     with tempfile.TemporaryDirectory(prefix="facestream-") as folder:
@@ -78,7 +79,7 @@ def spread_over_cluster(
         try:
             if not here.poll(patience):
                 child.kill()
-                raise _unreachable(address, f"nothing answered within {patience:g} s")
+                raise unreachable(OPTION, address, f"nothing answered within {patience:g} s")
             _receive(here, child, log)  # connected
             for _ in todo:
                 yield _receive(here, child, log)
@@ -87,35 +88,6 @@ def spread_over_cluster(
             child.join(END_SECONDS)
             child.kill()  # does nothing where it has ended
             child.join()
-
-
-def _require_ray() -> None:
-    if importlib.util.find_spec("ray") is None:
-        raise ConfigError(
-            "--cluster needs Ray, which is not installed: pip install 'facestream[cluster]' here "
-            "and on every node"
-        )
-
-
-def _require_listener(address: str, patience: float) -> None:
-    """Raise ConfigError unless something listens there: Ray itself waits for minutes."""
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdecimal():
-        raise ConfigError(
-            f"--cluster must be HOST:PORT of a running cluster's head, got {address!r}: take what "
-            "`ray start --head` prints"
-        )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), patience).close()
-    except (OSError, OverflowError) as error:
-        raise _unreachable(address, str(error)) from None
-
-
-def _unreachable(address: str, why: str) -> ConfigError:
-    return ConfigError(
-        f"--cluster {address}: no Ray cluster can be joined there ({why}): check the address, and "
-        f"that this machine is one of its nodes (ray start --address={address})"
-    )
 
 
 def _receive(link: Connection, child: BaseProcess, log: Path) -> Any:
@@ -156,7 +128,7 @@ def _lead(
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
-            raise _unreachable(address, " ".join(str(error).split())) from None
+            raise unreachable(OPTION, address, " ".join(str(error).split())) from None
         link.send(None)
         opener = pickle.dumps(start)
         _check_nodes(opener)

@@ -23,7 +23,7 @@ from facestream import ConfigError, GalleryError, RecordError
 from facestream.configs.schema import MatchConfig
 from facestream.models.ida import Anchors
 from facestream.models.search import Hit, SearchIndex
-from facestream.stream import search_shards
+from facestream.stream import ray_cluster, search_shards
 from facestream.stream.search_lead import Leader, Order, Piece, _Actor, lead, merge_hits
 from facestream.stream.search_shards import ShardedIndex
 from facestream.stream.searching import index_maker
@@ -238,7 +238,7 @@ def test_rows_of_an_actor_whose_node_is_gone_are_homeless(monkeypatch, name) -> 
 
 
 def test_without_ray_the_extra_is_named(monkeypatch) -> None:
-    monkeypatch.setattr(search_shards.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(ray_cluster.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'facestream\[cluster\]'"):
         ShardedIndex(VECTORS, OWNERS, address="127.0.0.1:1")
 

@@ -13,7 +13,7 @@ from facestream.configs.schema import MatchConfig
 from facestream.models import search_approximate
 from facestream.models.search import SearchIndex
 from facestream.models.search_approximate import ApproximateIndex
-from facestream.stream import search_shards
+from facestream.stream import ray_cluster
 from facestream.stream.gallery import Gallery
 from facestream.stream.known import KnownPeople
 from facestream.stream.searching import index_maker
@@ -44,7 +44,7 @@ def test_what_excludes_approximate_search_is_refused(more) -> None:
 
 
 def test_extras_that_are_missing_are_named_before_the_gallery_is_read(monkeypatch) -> None:
-    for module in (search_approximate, search_shards):
+    for module in (search_approximate, ray_cluster):
         monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"facestream\[faiss\]"):
         index_maker(MatchConfig(search="approximate"))
