@@ -200,6 +200,12 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         "quality-omz",
         "guided-omz",
         "embedding-omz",
+        "nan-open",
+        "cfan-open",
+        "pfe-open",
+        "quality-open",
+        "guided-open",
+        "embedding-open",
         "paper",
     ],
 )
