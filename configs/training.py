@@ -35,11 +35,11 @@ class RunSettings:
     rate: Positive = 1e-3
     """Learning rate after warm-up."""
     schedule: Literal["constant", "milestones", "cosine"] = "cosine"
-    """How the rate falls: not at all, by `factor` at each of `milestones`, or to 0 as a cosine."""
+    """How the rate falls: not at all, in steps at `milestones`, or to 0 as a cosine."""
     milestones: tuple[Count, ...] = ()
-    """Steps from which on the rate is multiplied by `factor`, once for each."""
-    factor: Positive = 0.1
-    """See `milestones`."""
+    """Steps from which on another rate is taken."""
+    rates: tuple[Positive, ...] = ()
+    """The rate from each of `milestones` on; left out, each is a tenth of the one before."""
     warmup: Annotated[int, Range(least=0)] = 0
     """Steps over which the rate rises from 0 in a straight line."""
     decay: NotNegative = 5e-4
@@ -64,6 +64,11 @@ class RunSettings:
             )
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ConfigError(f"milestones must rise, got {', '.join(map(str, self.milestones))}")
+        if self.rates and len(self.rates) != len(self.milestones):
+            raise ConfigError(
+                f"expected a rate for each of {len(self.milestones)} milestones, or none at all, "
+                f"got {len(self.rates)} rates"
+            )
         if self.warmup >= self.steps > 0:  # 0 is out of range, which is said elsewhere
             raise ConfigError(f"warmup must end before steps ({self.steps}), got {self.warmup}")
 

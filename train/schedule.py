@@ -21,7 +21,9 @@ def rate_at(settings: RunSettings, step: int) -> float:
         return settings.rate * (step + 1) / (settings.warmup + 1)
     if settings.schedule == "milestones":
         passed = sum(step >= milestone for milestone in settings.milestones)
-        return settings.rate * float(settings.factor**passed)
+        if settings.rates:
+            return (settings.rate, *settings.rates)[passed]
+        return settings.rate * float(0.1**passed)
     if settings.schedule == "cosine":
         along = (step - settings.warmup) / (settings.steps - settings.warmup)
         return settings.rate * 0.5 * (1.0 + math.cos(math.pi * along))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from facestream import ConfigError
+from facestream.configs.face_training import CQATraining
 from facestream.configs.training import RunSettings, read_training
 from facestream.train.schedule import make_optimiser, rate_at, set_rate
 
@@ -20,6 +21,13 @@ def test_milestones_are_magfaces_schedule() -> None:
     settings = RunSettings(steps=25, rate=0.1, schedule="milestones", milestones=(10, 18, 22))
     rates = [rate_at(settings, step) for step in (0, 9, 10, 17, 18, 21, 22, 24)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001])
+
+
+def test_cqa_face_ends_at_a_rate_of_its_own() -> None:
+    settings, _ = read_training(CQATraining, "cqa", "cqa-ms1mv2")
+    epoch = 5_822_653 / settings.run.batch
+    rates = [rate_at(settings.run, round(epochs * epoch)) for epochs in (12, 14, 20, 23.5)]
+    assert rates == [0.03, 0.003, 0.0003, 0.0001]
 
 
 def test_cosine_falls_from_the_end_of_warm_up_to_zero() -> None:
@@ -57,6 +65,8 @@ def test_momentum_is_sgds() -> None:
         {"schedule": "milestones"},
         {"milestones": (3,)},
         {"schedule": "milestones", "milestones": (5, 3)},
+        {"schedule": "milestones", "milestones": (3, 5), "rates": (0.1,)},
+        {"rates": (0.1,)},
         {"warmup": 10},
     ],
 )
