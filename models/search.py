@@ -158,7 +158,7 @@ class SearchIndex:
 
     def _search_block(self, probes: Floats, own: Doubles | None, k: int) -> list[tuple[Hit, ...]]:
         """The k <= identities best of probes (Q, C) with densities (Q,), None for plain cosines."""
-        pairs = self._finder.find(probes, own, int(self._counts[: k - 1].sum()) + 1)
+        pairs = self._finder.find(probes, own, self._rows_for(k))
         cosines = self._cosines(probes, pairs)
         scores = cosines
         if own is not None:
@@ -175,6 +175,10 @@ class SearchIndex:
             columns = (owners[best].tolist(), scores[best].tolist(), cosines[best].tolist())
             hits.append(tuple(map(Hit, *columns)))
         return hits
+
+    def _rows_for(self, k: int) -> int:
+        """How many of the best rows are sure to be of at least k <= identities."""
+        return int(self._counts[: k - 1].sum()) + 1
 
     def _cosines(self, probes: Floats, pairs: Candidates) -> Doubles:
         """Cosines (n,) float64 of the true rows."""

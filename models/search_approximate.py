@@ -29,7 +29,7 @@ WANTED = 0.98
 SAMPLE = 200
 """Searches that recall is measured with."""
 DEPTH = 10
-"""How many of the best are compared."""
+"""How many of the best are compared, at least."""
 OWN = 0.6
 """Cosine of a sampled search with the vector it was made from."""
 
@@ -41,13 +41,14 @@ log = logging.getLogger(__name__)
 
 
 class Recall(NamedTuple):
-    """What share of the best identity, and of the DEPTH best, is found, by `searches` samples.
+    """What share of the best identity, and of the `depth` best, is found, by `searches` samples.
 
     looked: cells looked at for a probe, of `cells`.
     """
 
     first: float
     best: float
+    depth: int
     searches: int
     looked: int
     cells: int
@@ -56,7 +57,7 @@ class Recall(NamedTuple):
         """In words."""
         return (
             f"finds {100 * self.first:.1f} % of the best and {100 * self.best:.1f} % of the "
-            f"{DEPTH} best of {self.searches} searches, looking at {self.looked} of "
+            f"{self.depth} best of {self.searches} searches, looking at {self.looked} of "
             f"{self.cells} cells"
         )
 
@@ -64,7 +65,8 @@ class Recall(NamedTuple):
 class Cells:
     """Gallery rows (G, C) in an inverted file of FAISS; safe to share between threads.
 
-    looked: how many of the cells are looked at for a probe.
+    looked: how many of the cells are looked at for a probe. least: how many rows are taken from
+    them for every search, as many as when recall was measured.
     """
 
     def __init__(self, vectors: Floats, order: Integers, densities: Doubles, *, tau: float) -> None:
@@ -89,7 +91,8 @@ class Cells:
             self._file.add(np.hstack([vectors[order[block]], columns[block]]))
         self._file.make_direct_map()
         self.nbytes = count * (4 * width + 16)  # rows, their numbers, and where each of them is
-        self.recall = Recall(1.0, 1.0, 0, self.cells, self.cells)
+        self.recall = Recall(1.0, 1.0, DEPTH, 0, self.cells, self.cells)
+        self.least = 1
 
     def __str__(self) -> str:
         """In words."""
@@ -103,8 +106,7 @@ class Cells:
             keys[:, -2] = -(0.5 + (own - self._middle) / 4.0)
             keys[:, -1] = 0.125 * self._tau
         faiss: Any = import_module("faiss")
-        # No fewer than were looked at when recall was measured.
-        most = min(max(need, DEPTH) + _SPARE, self._file.ntotal)
+        most = min(max(need, self.least) + _SPARE, self._file.ntotal)
 
         def look(keys: Floats, cells: int) -> Integers:
             # The number of cells goes with the search: threads share the file.
@@ -135,8 +137,12 @@ class ApproximateIndex(SearchIndex):
         *,
         anchors: DensityModel | None = None,
         densities: npt.NDArray[np.floating] | None = None,
+        depth: int = DEPTH,
     ) -> None:
-        """As of `SearchIndex`; recall is measured and logged. Raises ConfigError without FAISS."""
+        """As of `SearchIndex`; recall is measured and logged. Raises ConfigError without FAISS.
+
+        depth: how many of the best are to be found, and compared when recall is measured.
+        """
         require_faiss()
         if anchors is not None and densities is None:
             densities = anchors.density(vectors)
@@ -145,7 +151,8 @@ class ApproximateIndex(SearchIndex):
             exact = SearchIndex(
                 vectors, owners, anchors=anchors, densities=densities, precision="int8"
             )
-            self._finder.recall = self._measure(exact, vectors)
+            self._finder.least = self._rows_for(min(depth, self.identities))
+            self._finder.recall = self._measure(exact, vectors, depth)
         # A warning, so that it is seen without asking: people may be missed.
         log.warning("approximate search of %d vectors %s", len(vectors), self.recall)
 
@@ -157,13 +164,13 @@ class ApproximateIndex(SearchIndex):
         """What was measured when the index was made."""
         return self._finder.recall
 
-    def _measure(self, exact: SearchIndex, vectors: Floats) -> Recall:
+    def _measure(self, exact: SearchIndex, vectors: Floats, depth: int) -> Recall:
         """Look at more cells until the recall is WANTED, or all of them are looked at."""
         probes = sample_probes(vectors, min(SAMPLE, len(vectors)))
         own = None if self.anchors is None else self.anchors.density(probes)
 
         def best(index: SearchIndex) -> list[list[int]]:
-            found = index.search(probes, DEPTH, densities=own)
+            found = index.search(probes, depth, densities=own)
             return [[hit.identity for hit in hits] for hits in found]
 
         truth, looked, cells = best(exact), 1, self._finder.cells
@@ -173,7 +180,7 @@ class ApproximateIndex(SearchIndex):
             first = float(np.mean([a[:1] == b[:1] for a, b in pairs]))
             share = float(np.mean([len({*a} & {*b}) / len(a) for a, b in pairs]))
             if first >= WANTED or looked >= cells:
-                return Recall(first, share, len(probes), self._finder.looked, cells)
+                return Recall(first, share, depth, len(probes), self._finder.looked, cells)
             looked += 1 + looked // 2
 
 

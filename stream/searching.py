@@ -42,10 +42,10 @@ def index_maker(config: MatchConfig) -> IndexMaker:
                 "match.search: approximate keeps float32 vectors on this machine: leave "
                 "match.precision and match.cluster out, or set match.search: exact"
             )
-        from ..models.search_approximate import ApproximateIndex, require_faiss
+        from ..models.search_approximate import DEPTH, ApproximateIndex, require_faiss
 
         require_faiss()
-        return ApproximateIndex
+        return partial(ApproximateIndex, depth=max(DEPTH, config.top_k))
     if config.cluster:
         from .ray_cluster import require_ray
         from .search_lead import OPTION

@@ -86,6 +86,35 @@ def test_whoever_is_found_has_the_exact_score(approximate, anchors, by):
         assert hits[0] == everybody[hits[0].identity]
 
 
+def test_recall_is_of_as_many_as_are_asked_for_and_every_search_takes_as_many_rows(
+    approximate, anchors, monkeypatch
+):
+    index = ApproximateIndex(people(4000), np.arange(4000) // 2, anchors=anchors, depth=25)
+    assert index.recall.depth == 25 and "of the 25 best of 200 searches" in str(index.recall)
+    exact = SearchIndex(people(4000), np.arange(4000) // 2, anchors=anchors)
+    probes = sample_probes(people(4000), 200)
+    own = anchors.density(probes)
+    pairs = zip(
+        exact.search(probes, 25, densities=own),
+        index.search(probes, 25, densities=own),
+        strict=True,
+    )
+    same = [len({hit.identity for hit in a} & {hit.identity for hit in b}) / 25 for a, b in pairs]
+    assert index.recall.best == pytest.approx(np.mean(same))
+    taken = []
+    search = index._finder._file.search
+
+    def note(keys, most, params):
+        taken.append(most)
+        return search(keys, most, params=params)
+
+    monkeypatch.setattr(index._finder, "_file", _File(index._finder._file, note))
+    for k in (1, 25, 30):
+        index.search(probes[:1], k)
+    # Two rows a person: the best 2 (k - 1) + 1 rows are of k people at least; 8 to spare.
+    assert taken == [57, 57, 67]
+
+
 def test_too_few_cells_miss_somebody_and_the_recall_says_so(approximate, anchors, monkeypatch):
     monkeypatch.setattr(search_approximate, "WANTED", 0.0)
     index = ApproximateIndex(people(4000), np.arange(4000) // 2, anchors=anchors)
@@ -119,7 +148,7 @@ class _File:
 def test_small_galleries_are_looked_at_whole(count, anchors, approximate, caplog):
     with caplog.at_level(logging.WARNING, search_approximate.__name__):
         index = ApproximateIndex(people(count), np.arange(count), anchors=anchors)
-    assert index.recall == Recall(1.0, 1.0, count, 1, 1)
+    assert index.recall == Recall(1.0, 1.0, 10, count, 1, 1)
     found = index.search(people(2), 5)
     assert found == SearchIndex(people(count), np.arange(count), anchors=anchors).search(
         people(2), 5
