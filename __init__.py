@@ -17,6 +17,7 @@ The root package holds what every room shares: the version and the one exception
     │   └── BackendUnavailable             the asked-for runtime or accelerator is not there
     ├── GalleryError                   5   the gallery cannot be read or changed
     │   ├── GalleryUnreadable              not a gallery, newer than the code, locked
+    │   │   └── GalleryMissing                 there is none at that place
     │   ├── GalleryEmpty                   nobody is enrolled where somebody must be
     │   ├── UnknownIdentity                no such identity
     │   └── EnrolmentRefused               a photo was refused; the reason is in words
@@ -106,6 +107,10 @@ class GalleryError(FacestreamError):
 
 class GalleryUnreadable(GalleryError):
     """The file is not a gallery, is newer than the code, or is locked."""
+
+
+class GalleryMissing(GalleryUnreadable):
+    """There is no gallery at that place."""
 
 
 class GalleryEmpty(GalleryError):

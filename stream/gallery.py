@@ -64,8 +64,8 @@ class Gallery:
     def open(cls, place: str | Path, *, create: bool) -> Self:
         """Open the gallery at a path or SQLAlchemy URL; `create` makes it where there is none.
 
-        Raises GalleryUnreadable where there is none, or where it is not a gallery, damaged,
-        locked, or written by a newer facestream.
+        Raises GalleryMissing where there is none, GalleryUnreadable where it is not a gallery,
+        damaged, locked, or written by a newer facestream.
         """
         return cls._prepared(Database(locate(place, create=create)), create=create)
 

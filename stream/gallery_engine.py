@@ -133,8 +133,9 @@ class Database:
                 f"this one knows up to {kind.revision}): update facestream"
             )
         # SQLite files are ours alone; a server's database may hold other tables beside ours.
-        if found is None and (not create or (self._sqlite and names)):
-            raise kind.unreadable(
+        strange = self._sqlite and bool(names)
+        if found is None and (strange or not create):
+            raise (kind.unreadable if strange else kind.missing)(
                 f"{self.place} is not a {kind.noun}: it lacks the {kind.noun}'s tables"
             )
         if self._sqlite:
@@ -250,7 +251,7 @@ def locate(place: str | Path, *, create: bool, kind: Kind = GALLERY) -> URL:
         raise kind.unreadable(f"{path} is a folder, expected a file such as {path}/{kind.file}")
     if not create:
         if not path.exists():
-            raise kind.unreadable(
+            raise kind.missing(
                 f"there is no {kind.noun} at {redact_address(str(path))}: {kind.hint}"
             )
         return url

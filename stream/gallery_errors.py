@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError
 
-from .. import FacestreamError, GalleryError, GalleryUnreadable
+from .. import FacestreamError, GalleryError, GalleryMissing, GalleryUnreadable
 from .gallery_tables import REVISION, REVISION_TABLE
 from .redact import HIDDEN, redact
 
@@ -16,8 +16,9 @@ from .redact import HIDDEN, redact
 class Kind:
     """What a database holds, and how its errors are called.
 
-    error: it cannot be changed; unreadable: not even read. versions: folder of its migrations;
-    personal: tables that space is freed in when somebody is erased, children first.
+    error: it cannot be changed; unreadable: not even read; missing: there is none. versions: folder
+    of its migrations; personal: tables that space is freed in when somebody is erased, children
+    first.
     """
 
     noun: str
@@ -25,6 +26,7 @@ class Kind:
     hint: str
     error: type[FacestreamError]
     unreadable: type[FacestreamError]
+    missing: type[FacestreamError]
     revision: str
     revision_table: str
     versions: str
@@ -37,6 +39,7 @@ GALLERY = Kind(
     hint="make one with `facestream enroll FOLDER`",
     error=GalleryError,
     unreadable=GalleryUnreadable,
+    missing=GalleryMissing,
     revision=REVISION,
     revision_table=REVISION_TABLE,
     versions="versions",

@@ -131,6 +131,7 @@ SIGHTINGS = Kind(
     hint="a run makes one with `facestream run --sightings FILE`",
     error=SightingsError,
     unreadable=SightingsUnreadable,
+    missing=SightingsUnreadable,
     revision=REVISION,
     revision_table="sighting_revision",
     versions="sightings",

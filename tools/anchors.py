@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 from .gallery_text import JSON, PLACE, echo, open_gallery, show, table
+from .pack_in_use import PACK, chosen_pack
 
 if TYPE_CHECKING:
     from ..models.card import Card
@@ -106,7 +107,7 @@ def list_anchors(
 
 @app.command(epilog="Example: facestream anchors verify --pack omz --gallery people.db")
 def verify(
-    pack: str = typer.Option("open", help="Model pack, or the path of a card."),
+    pack: str = PACK,
     place: str = PLACE,
     alike: float | None = ALIKE,
     mend: bool = typer.Option(False, "--mend", help="Compute the kept densities anew."),
@@ -119,7 +120,7 @@ def verify(
     from ..models.store import load_card
     from ..stream.gallery_anchors import verify_anchors
 
-    card = load_card(pack)
+    card = load_card(chosen_pack(pack, place))
     anchors = _anchors(card)
     embedder = card.checksum(card.embedder.file)
     with open_gallery(place) as gallery:

@@ -15,6 +15,7 @@ import typer
 from .. import ConfigError, EnrolmentRefused, FacestreamError
 from ..configs.paths import gallery_path
 from ..configs.schema import EnrolConfig
+from .pack_in_use import AUTO, chosen_pack
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -39,7 +40,11 @@ def enroll(
     gallery: str = typer.Option(
         "", help="Gallery, a file or SQLAlchemy URL; default: gallery.db in the data folder."
     ),
-    pack: str = typer.Option("open", help="Model pack, or the path of a card."),
+    pack: str = typer.Option(
+        AUTO,
+        help="Model pack, or the path of a card; auto: the one the gallery is in use with, open "
+        "for a new gallery.",
+    ),
     largest: bool = typer.Option(
         False, "--largest", help="Of several people take the one with the largest face."
     ),
@@ -86,7 +91,7 @@ def enroll(
     kind = _kind_of(path)
     _check(path, kind, name=name, texts=(note, basis), seconds=seconds)
     # The pack first: without it no empty gallery is made.
-    models = open_pack(pack)
+    models = open_pack(chosen_pack(pack, gallery))
     rules = EnrolConfig(smallest_face, least_quality, largest, duplicates, duplicate_score)
     with Gallery.open(gallery or gallery_path(), create=True) as store:
         enroller = Enroller(models, store, rules, aggregator=aggregator)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from .. import ConfigError, EnrolmentRefused
 from .gallery_text import JSON, PLACE, clock, echo, open_gallery, show, table
-from .pack_in_use import pack_of
+from .pack_in_use import AUTO, PACK, pack_of
 from .sightings_open import STORE, open_store
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def mark_not(
     note: str = typer.Option("", help="Why, in your own words."),
     list_marks: bool = typer.Option(False, "--list", help="List the marks there are."),
     undo: str | None = typer.Option(None, help="Take back the mark of this id, or its beginning."),
-    pack: str = typer.Option(
-        "auto", help="Model pack, or the path of a card; auto: the one the gallery is matched with."
-    ),
+    pack: str = PACK,
     place: str = PLACE,
     store: str = STORE,
     json: bool = JSON,
@@ -64,7 +62,7 @@ def mark_not(
         if undo is not None:
             mark, done = gallery.unmark_not(undo), "taken back"
         else:
-            pack = pack_of(gallery) if pack == "auto" else pack
+            pack = pack_of(gallery) if pack == AUTO else pack
             marked = (
                 _of_photo(gallery, name, photo, pack)
                 if photo

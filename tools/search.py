@@ -12,9 +12,9 @@ from .. import EnrolmentRefused
 from ..configs.paths import gallery_path, sightings_path
 from ..configs.schema import Config, MatchConfig
 from .gallery_text import JSON, PLACE, echo, open_gallery, show, table
+from .pack_in_use import PACK, chosen_pack
 from .sightings_open import (
     CAMERA,
-    PACK,
     SCORE,
     SINCE,
     STORE,
@@ -56,7 +56,7 @@ def search(
     from ..models.pack import open_pack
 
     wanted = choose(camera=camera, since=since, until=until)
-    models = open_pack(pack)
+    models = open_pack(chosen_pack(pack, gallery))
     described, faces = _describe(models, photo)
     match, where = _who(models, described, score, top, gallery)
     found = None

@@ -10,9 +10,9 @@ from rich.text import Text
 from .. import ConfigError
 from . import sightings_keep, sightings_people
 from .gallery_text import JSON, PLACE, clock, echo, show, table
+from .pack_in_use import PACK, chosen_pack
 from .sightings_open import (
     CAMERA,
-    PACK,
     SCORE,
     SINCE,
     STORE,
@@ -133,6 +133,7 @@ def like(
     top: int = typer.Option(10, min=1, help="How many."),
     pack: str = PACK,
     score: ScoreName = SCORE,
+    gallery: str = PLACE,
     place: str = STORE,
     json: bool = JSON,
 ) -> None:
@@ -140,8 +141,9 @@ def like(
     from ..models.pack import open_pack
     from ..stream.sighting_search import SightingSearch
 
+    models = open_pack(chosen_pack(pack, gallery))
     with open_store(place) as store:
-        yardstick = yardstick_of(open_pack(pack), score)
+        yardstick = yardstick_of(models, score)
         found = SightingSearch(store, yardstick).like_sighting(key, top)
     if json:
         echo(found)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 STORE = typer.Option(
     "", "--sightings", help="A file or SQLAlchemy URL; default: sightings.db in the data folder."
 )
-PACK = typer.Option("open", "--pack", help="Model pack whose templates are compared.")
 SCORE = typer.Option(MatchConfig.score, "--score", help="ida or cosine, as match.score.")
 CAMERA = typer.Option(None, "--camera", help="Only of this camera.")
 SINCE = typer.Option(None, "--since", help="Only from this day or time on.")

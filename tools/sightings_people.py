@@ -10,9 +10,9 @@ from msgspec import structs
 from rich.text import Text
 
 from .gallery_text import JSON, PLACE, clock, echo, open_gallery, show, table
+from .pack_in_use import AUTO, PACK, chosen_pack, pack_of
 from .sightings_open import (
     CAMERA,
-    PACK,
     SCORE,
     SINCE,
     STORE,
@@ -51,6 +51,7 @@ def cluster(
     ),
     pack: str = PACK,
     score: ScoreName = SCORE,
+    gallery: str = PLACE,
     place: str = STORE,
     json: bool = JSON,
 ) -> None:
@@ -62,8 +63,9 @@ def cluster(
     from ..stream.sighting_search import SightingSearch
 
     wanted = choose(camera=camera, since=since, until=until)
+    models = open_pack(chosen_pack(pack, gallery))
     with open_store(place) as store:
-        search = SightingSearch(store, yardstick_of(open_pack(pack), score))
+        search = SightingSearch(store, yardstick_of(models, score))
         found = search.cluster(least=least, apart=apart, wanted=wanted, threshold=threshold)
         unknown = structs.replace(wanted, unknown=True)
         bare = store.count(unknown) - store.count(structs.replace(unknown, template=True))
@@ -167,6 +169,6 @@ def _naming(store: Sightings, gallery: Gallery, pack: str, score: ScoreName) -> 
     from .build import matching
 
     config = Config(cameras=(), match=MatchConfig(score=score))
-    opened = open_pack(pack)
+    opened = open_pack(pack_of(gallery) if pack == AUTO else pack)
     yardstick = yardstick_of(opened, score)
     return SightingNaming(store, gallery, yardstick, partial(matching, opened, config))

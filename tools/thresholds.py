@@ -12,6 +12,7 @@ from rich.text import Text
 
 from .. import ConfigError
 from .gallery_text import JSON, PLACE, echo, open_gallery, table
+from .pack_in_use import AUTO, with_gallery_pack
 
 if TYPE_CHECKING:
     from ..configs.schema import Config, MatchConfig
@@ -30,7 +31,12 @@ app = typer.Typer(
 def show(
     config: Annotated[Path | None, typer.Argument(help="Configuration file (YAML).")] = None,
     place: str = PLACE,
-    pack: Annotated[str | None, typer.Option(help="Model pack.")] = None,
+    pack: Annotated[
+        str | None,
+        typer.Option(
+            help="Model pack; default: the configuration's, or the one the gallery is in use with."
+        ),
+    ] = None,
     journal: Annotated[
         str | None, typer.Option(help="Event journal; scores of unknown tracks lie beside it.")
     ] = None,
@@ -153,10 +159,12 @@ def _configure(
     path: Path | None, place: str, pack: str | None, journal: str | None, settings: list[str]
 ) -> Config:
     from ..configs.load import load, override
-    from ..configs.schema import CameraConfig, Config
+    from ..configs.schema import CameraConfig, Config, ModelsConfig
 
     # A camera is needed for a whole configuration, and not looked at here.
-    config = load(path) if path is not None else Config((CameraConfig("none", "synthetic:"),))
+    camera = CameraConfig("none", "synthetic:")
+    usual = Config((camera,), models=ModelsConfig(pack=AUTO))
+    config = load(path) if path is not None else usual
     if place:
         gallery = dataclasses.replace(config.gallery, url=place, folder="")
         config = dataclasses.replace(config, gallery=gallery)
@@ -172,6 +180,4 @@ def _configure(
             "gallery.folder is enrolled for one run alone: enrol it with `facestream enroll`, and "
             "name the gallery with --gallery"
         )
-    from .pack_in_use import with_gallery_pack
-
     return with_gallery_pack(config)

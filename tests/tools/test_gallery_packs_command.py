@@ -1,4 +1,4 @@
-"""Going over to another pack, as a person and as a script do it; models.pack=auto."""
+"""Going over to another pack, as a person and as a script do it; the pack auto."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from facestream import ConfigError, FacestreamError, GalleryError
+from facestream import ConfigError, FacestreamError, GalleryError, UnknownPack
 from facestream.configs.schema import Config, ModelsConfig
 from facestream.models import pack as packs
+from facestream.models import store as models_store
 from facestream.models.align import ARCFACE_112
 from facestream.models.inference import Embedded, FaceBoxes
 from facestream.models.quality import NormQuality
 from facestream.stream.gallery import Gallery
+from facestream.stream.sighting_store import Sightings
+from facestream.tools.cli import app as whole_app
 from facestream.tools.gallery import app
 from facestream.tools.pack_in_use import with_gallery_pack
 
@@ -155,7 +158,46 @@ def test_help_has_an_example(command: str) -> None:
     assert f"Example: facestream gallery {command}" in call(command, "--help").output
 
 
-# models.pack=auto
+# The pack auto
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("enroll", "photos"),
+        ("search", "photos/Anna.png"),
+        ("gallery", "not", "Anna", "--photo", "photos/Anna.png"),
+        ("sightings", "like", "3f"),
+        ("sightings", "cluster"),
+        ("sightings", "name", "3f", "Cid"),
+        ("sightings", "find", "Anna"),
+        ("anchors", "verify"),
+        ("thresholds", "show"),
+    ],
+)
+def test_commands_take_the_pack_in_use_and_the_usual_one_for_a_new_gallery(
+    words: tuple[str, ...], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("reembed", data.parent / "photos", "--pack", "omz")
+    call("switch", "omz")
+    Sightings.open(data / "sightings.db", create=True).close()
+    monkeypatch.chdir(data.parent)
+
+    def refuse(name: str) -> None:
+        raise UnknownPack(f"asked for {name}")
+
+    monkeypatch.setattr(packs, "open_pack", refuse)
+    monkeypatch.setattr(models_store, "load_card", refuse)
+
+    def asked(*options: str) -> str:
+        error = CliRunner().invoke(whole_app, [*words, *options]).exception
+        assert isinstance(error, UnknownPack), error
+        return str(error)
+
+    assert asked() == "asked for omz"
+    assert asked("--pack", "open") == "asked for open"
+    if words[0] == "enroll":  # which makes a gallery where there is none
+        assert asked("--gallery", "new.db") == f"asked for {ModelsConfig.pack}"
 
 
 def pack_of(config: Config, **changed: str) -> str:
