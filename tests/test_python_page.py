@@ -7,9 +7,10 @@ import shutil
 from pathlib import Path
 
 import cv2
-import facestream
 import numpy as np
 import pytest
+
+import facestream
 from facestream import FacestreamError
 
 PAGE = Path(facestream.__file__).parent / "docs" / "python.md"
