@@ -40,7 +40,7 @@ distil: 1.0
 classify: 0.1
 run: {steps: 3, batch: 8, rate: 0.01, optimiser: sgd, schedule: constant, validate_every: 2}
 data: {held_out: 0.4, validation: 12}
-backbone: mobile
+backbone: tiny
 dimension: 128
 """
 
