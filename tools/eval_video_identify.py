@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..models.counts import share_interval
 from ..models.fusion import Floats
 from ..models.identification import ProbeRanks, closed_set, open_set, rank_probes
 from ..models.scores import identity_weights
@@ -43,6 +44,7 @@ class Pass(NamedTuple):
     """One person's way through one video: a track of the truth with faces that must be found.
 
     start: time of the first such face, s. matched: s until the first correct match, inf for none.
+    misnamed: whether an alert on these faces named somebody else.
     """
 
     person: int
@@ -50,6 +52,7 @@ class Pass(NamedTuple):
     track: int
     start: float
     matched: float
+    misnamed: bool
 
 
 class Probes(NamedTuple):
@@ -153,13 +156,11 @@ def _passes(one: Video, place: int, persons: dict[int, int], people: list[str]) 
     passes = []
     for track, start in sorted(starts.items()):
         name = people[persons[track]]
-        times = [
-            alert.seconds
-            for alert in one.decisions.alerts
-            if alert.shown == track and alert.identity == name
-        ]
+        here = [alert for alert in one.decisions.alerts if alert.shown == track]
+        times = [alert.seconds for alert in here if alert.identity == name]
         waited = max(0.0, min(times) - start) if times else float("inf")
-        passes.append(Pass(persons[track], place, track, start, waited))
+        misnamed = len(times) < len(here)
+        passes.append(Pass(persons[track], place, track, start, waited, misnamed))
     return passes
 
 
@@ -294,16 +295,36 @@ def _alert_table(case: Case, weights: npt.NDArray[np.uint16], draws: dict[str, D
         _number(key[1], whole[1], sample[:, 1], draws, unit="seconds", better="lower"),
         _number(key[2], whole[2], sample[:, 2], draws, unit="count", better="lower"),
     ]
-    strangers = int((case.false >= case.enrolled).sum())
-    cells += [f"{int(hit.sum())} of {len(known)}", f"{len(case.false)}", f"{strangers}"]
+    others = int((case.false >= case.enrolled).sum())
+    named, strangers = strangers_named(case)
+    share = Number(None, better="lower")
+    if strangers:
+        share = Number(
+            named / strangers, "share", *share_interval(named, strangers), better="lower"
+        )
+    cells += [
+        share,
+        f"{int(hit.sum())} of {len(known)}",
+        f"{named} of {strangers}",
+        f"{len(case.false)}",
+        f"{others}",
+    ]
+    columns += ["strangers named", "passes matched", "strangers", "false alerts"]
     return Table(
         title,
         "at the",
-        [*columns, "passes matched", "false alerts", "of these not of the gallery"],
+        [*columns, "of these not of the gallery"],
         [Row(name, cells)],
         "Matched correctly: passes of the gallery's people with a correct match event. Time: "
-        "median of these, from the first face that had to be found.",
+        "median of these, from the first face that had to be found. Strangers named: passes of "
+        "others with any match event; its interval is exact (Clopper and Pearson).",
     )
+
+
+def strangers_named(case: Case) -> tuple[int, int]:
+    """How many passes of people who are not enrolled had any name, and how many there were."""
+    strange = [one for one in case.passes if one.person >= case.enrolled]
+    return sum(one.misnamed for one in strange), len(strange)
 
 
 def _number(

@@ -341,12 +341,14 @@ def test_a_face_is_cut_out_as_a_square_with_some_room(side: int) -> None:
 def test_alerts_by_hand(videos: list[Video]) -> None:
     case = build_case(videos, GALLERY, lambda templates: templates.astype(np.float64))
     cells = measure_case(case, Bootstrap(0))[0][1].rows[0].cells
-    matched, time, per_hour = (cell.value for cell in cells if isinstance(cell, Number))
+    matched, time, per_hour, named = (cell.value for cell in cells if isinstance(cell, Number))
     assert matched == 0.5  # of ann and bob
     assert time == 2.0
+    assert named == 1.0  # dan; the poster is nobody who passed
     # ann called bob, dan called cat, and a poster called cat, in 8 s of video.
     assert per_hour == pytest.approx(3 / (8 / 3600))
-    assert cells[3:] == ["1 of 2", "3", "2"]
+    assert cells[4:] == ["1 of 2", "1 of 1", "3", "2"]
+    assert [one.misnamed for one in case.passes] == [True, False, True]  # ann was bob for once
 
 
 def test_whoever_is_missed_is_no_hit_in_a_gallery_of_one() -> None:
