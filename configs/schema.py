@@ -185,6 +185,10 @@ class MatchConfig:
     """exact: how the gallery's vectors are kept in memory. bfloat16 takes half of it and int8 a
     quarter; the true vectors then lie in a temporary file, the answers are the same and take
     longer."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """exact: whether a GPU searches galleries of 20,000 vectors and more, which then needs room for
+    a copy of them. auto: where there is one that a CUDA or ROCm build of PyTorch can use, and it
+    is the quickest; cpu: never; cuda: always, and an error where there is none."""
     cluster: str = ""
     """exact: HOST:PORT of the head of a Ray cluster whose nodes keep the vectors and search them
     together, where one machine is not enough; empty searches here. Needs the extra cluster."""

@@ -17,6 +17,7 @@ from scipy.special import log_ndtr
 from .. import RecordError
 from .fusion import Doubles, Floats
 from .ida import DensityModel, Integers, aligned_score, check_unit_rows
+from .search_kernels import Device
 from .search_rows import Precision, blocks_of
 from .search_scan import Candidates, ExactScan
 
@@ -66,45 +67,47 @@ class SearchIndex:
         anchors: DensityModel | None = None,
         densities: npt.NDArray[np.floating] | None = None,
         precision: Precision = "float32",
+        device: Device = "auto",
     ) -> None:
         """vectors (G, C) float32 unit, G >= 0; owners (G,) identity index >= 0 of each.
 
         anchors: `Anchors` or a `LearnedDensity`, for the densities of probes, and of the gallery
         where `densities` (G,), stored at enrolment with the same ones, is not given. Without them
         every score is the cosine. precision: of the vectors in memory (models/search_rows); the
-        answers are the same.
+        answers are the same. device: whether a GPU may search (models/search_kernels).
         Raises RecordError when shapes do not fit or a vector is not of length 1.
         """
-        if vectors.ndim != 2 or vectors.dtype != np.float32:
-            raise RecordError(
-                f"gallery vectors must be (G, C) float32, got {vectors.shape} {vectors.dtype}"
-            )
-        count, dimension = vectors.shape
-        if owners.shape != (count,) or (count and owners.min() < 0):
-            raise RecordError(f"owners must be ({count},) and >= 0, got {owners.shape}")
-        check_unit_rows("gallery vectors", vectors)
-        if anchors is None:
-            densities = np.zeros(count)
-        elif densities is None:
-            densities = anchors.density(vectors)
-        elif densities.shape != (count,) or not np.isfinite(densities).all():
-            raise RecordError(f"densities must be ({count},) and finite, got {densities.shape}")
-        order = np.argsort(densities, kind="stable")
-        self._owners: Integers = owners.astype(np.int64)[order]
-        self.dimension = dimension
+        densities = check_gallery(vectors, owners, anchors, densities)
+        self.dimension = vectors.shape[1]
         self.anchors = anchors
-        self._tau = anchors.tau if anchors else 1.0
-        self._densities: Doubles = densities.astype(np.float64)[order]
+        self.precision: Precision = precision
+        self.device: Device = device
+        order = np.argsort(densities, kind="stable")
+        self._keep(owners.astype(np.int64)[order], densities[order])
+        self._finder = self._make_finder(vectors, order)
+
+    def _keep(self, owners: Integers, densities: Doubles) -> None:
+        """Whose each row is, (G,), and its density; owners below 0 are of rows that are gone."""
+        self._owners, self._densities = owners, densities
         # Vectors of each identity, most first: any n + 1 rows, where n is the sum of the k - 1
         # largest, are of at least k identities.
-        counts = np.unique(self._owners, return_counts=True)[1]
+        counts = np.unique(owners[owners >= 0], return_counts=True)[1]
         self._counts: Integers = np.sort(counts)[::-1]
-        self.precision: Precision = precision
-        self._finder = self._make_finder(vectors, order)
+
+    @property
+    def _tau(self) -> float:
+        return self.anchors.tau if self.anchors else 1.0
 
     def _make_finder(self, vectors: Floats, order: Integers) -> Finder:
         """Keeps vectors[order], whose densities ascend."""
-        return ExactScan(vectors, order, self._densities, tau=self._tau, precision=self.precision)
+        return ExactScan(
+            vectors,
+            order,
+            self._densities,
+            tau=self._tau,
+            precision=self.precision,
+            device=self.device,
+        )
 
     @property
     def identities(self) -> int:
@@ -189,6 +192,33 @@ class SearchIndex:
             vectors = self._finder.true_rows(pairs.rows[block])
             cosines[block] = (vectors * wide[pairs.probes[block]]).sum(axis=1)
         return cosines
+
+
+def check_gallery(
+    vectors: Floats,
+    owners: npt.NDArray[np.integer],
+    anchors: DensityModel | None,
+    densities: npt.NDArray[np.floating] | None,
+) -> Doubles:
+    """The densities (G,) of a gallery as `SearchIndex` takes it; 0 without anchors.
+
+    Raises RecordError when shapes do not fit or a vector is not of length 1.
+    """
+    if vectors.ndim != 2 or vectors.dtype != np.float32:
+        raise RecordError(
+            f"gallery vectors must be (G, C) float32, got {vectors.shape} {vectors.dtype}"
+        )
+    count = len(vectors)
+    if owners.shape != (count,) or (count and owners.min() < 0):
+        raise RecordError(f"owners must be ({count},) and >= 0, got {owners.shape}")
+    check_unit_rows("gallery vectors", vectors)
+    if anchors is None:
+        return np.zeros(count)
+    if densities is None:
+        return anchors.density(vectors)
+    if densities.shape != (count,) or not np.isfinite(densities).all():
+        raise RecordError(f"densities must be ({count},) and finite, got {densities.shape}")
+    return densities.astype(np.float64)
 
 
 def false_positive_probability(

@@ -30,20 +30,22 @@ class StoredRows:
     """Unit vectors (G, C), read-only, safe to share between threads."""
 
     def __init__(self, vectors: Floats, order: Integers, precision: Precision) -> None:
-        """Row i is vectors[order[i]]; vectors (G, C) float32 are copied, not kept.
+        """Row i is vectors[order[i]], order (G,); vectors (M, C) float32 are copied, not kept.
 
         Raises GalleryError where the temporary file does not fit.
         """
-        count, self.dimension = vectors.shape
+        count, self.dimension = len(order), vectors.shape[1]
         self.precision: Precision = precision
         kind = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}[precision]
-        self._stored: npt.NDArray[np.generic] = np.empty(vectors.shape, kind)
-        self._scales: Floats | None = np.ones(count, np.float32) if precision == "int8" else None
+        self.stored: npt.NDArray[np.generic] = np.empty((count, self.dimension), kind)
+        """Rows (G, C) as they are kept: float32, upper halves of float32 (uint16), or int8."""
+        self.scales: Floats | None = np.ones(count, np.float32) if precision == "int8" else None
+        """What int8 rows are multiplied by, (G,)."""
         self.errors: Doubles | None = None if precision == "float32" else np.zeros(count)
         """Length (G,) of the true row less the stored one; None where that is 0."""
         blocks = blocks_of(count, self.dimension, _ENCODED)
         if self.errors is None:
-            self._true = self._stored.view(np.float32)
+            self._true = self.stored.view(np.float32)
             for block in blocks:
                 self._true[block] = vectors[order[block]]
             return
@@ -54,35 +56,35 @@ class StoredRows:
                     self._encode(block, true, self.errors)
                     file.write(true.data)
                 file.flush()
-                self._true = _mapped(file, vectors.shape)
+                self._true = _mapped(file, (count, self.dimension))
         except OSError as error:
             raise GalleryError(
-                f"vectors kept as {precision} need {vectors.nbytes / 1e6:,.0f} MB for a temporary "
-                f"file in {tempfile.gettempdir()}, got: {error.strerror}; free some space, set "
-                "TMPDIR to another folder, or match.precision to float32"
+                f"vectors kept as {precision} need {4e-6 * self.stored.size:,.0f} MB for a "
+                f"temporary file in {tempfile.gettempdir()}, got: {error.strerror}; free some "
+                "space, set TMPDIR to another folder, or match.precision to float32"
             ) from error
 
     def _encode(self, block: slice, true: Floats, errors: Doubles) -> None:
-        if self._scales is None:
-            self._stored[block] = _to_bfloat16(true)
+        if self.scales is None:
+            self.stored[block] = _to_bfloat16(true)
         else:
-            self._scales[block] = np.abs(true).max(axis=1) / 127
-            self._stored[block] = np.rint(true / self._scales[block, None])
+            self.scales[block] = np.abs(true).max(axis=1) / 127
+            self.stored[block] = np.rint(true / self.scales[block, None])
         stored = np.empty_like(true)
         self._decode(block, stored)
-        if self._scales is not None:
-            stored *= self._scales[block, None]
+        if self.scales is not None:
+            stored *= self.scales[block, None]
         # A little more, for what was rounded in between.
         errors[block] = row_lengths(stored.astype(np.float64) - true) + 1e-7
 
     def __len__(self) -> int:
         """G."""
-        return len(self._stored)
+        return len(self.stored)
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory that the rows and what belongs to them take."""
-        arrays = (self._stored, self._scales, self.errors)
+        arrays = (self.stored, self.scales, self.errors)
         return sum(array.nbytes for array in arrays if array is not None)
 
     def blocks(self, most: int) -> list[slice]:
@@ -103,17 +105,17 @@ class StoredRows:
         decoded = buffer[: block.stop - block.start]
         self._decode(block, decoded)
         products = kernel(probes, decoded)
-        if self._scales is not None:
-            products *= self._scales[block]
+        if self.scales is not None:
+            products *= self.scales[block]
         return products
 
     def _decode(self, block: slice, out: Floats) -> None:
         """Stored rows (n, C); of int8, the whole numbers before their scale."""
-        if self._scales is not None:
-            np.copyto(out, self._stored[block])
+        if self.scales is not None:
+            np.copyto(out, self.stored[block])
             return
         bits = out.view(np.uint32)
-        np.copyto(bits, self._stored[block])
+        np.copyto(bits, self.stored[block])
         np.left_shift(bits, 16, out=bits)
 
     def true_rows(self, rows: Integers | slice) -> Floats:

@@ -12,18 +12,34 @@ same with a term of 0: IDA costs one term per run.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import copy
+import logging
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from .fusion import Doubles, Floats
 from .ida import Integers, aligned_score
-from .search_kernels import MEASURED_FROM, UNMEASURED, choose_kernels
+from .search_gpu import Mirror, send_rows
+from .search_kernels import (
+    GPU,
+    MEASURED_FROM,
+    UNMEASURED,
+    Device,
+    KernelChoice,
+    choose_kernels,
+    kernels,
+)
 from .search_rows import Precision, StoredRows
 
+RUN = 128
+"""Rows of a run; fewer where many are sought."""
+ROUNDING = 2.0**-23
+"""Of float32, with a factor 2 to spare: times the numbers of a row, and the probe's length."""
+
 _SCORES = 1 << 22  # cosines held at once: 16 MiB of float32
-_RUN = 128  # rows of a run
-_ROUNDING = 2.0**-23  # float32, with a factor 2 to spare
+
+log = logging.getLogger(__name__)
 
 
 class Candidates(NamedTuple):
@@ -33,12 +49,35 @@ class Candidates(NamedTuple):
     rows: Integers
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """Pairs, and above what their scores cannot be (n,)."""
 
     probes: Integers
     rows: Integers
     above: Doubles
+
+    def reaching(self, bars: Doubles) -> Candidates:
+        """Those that reach the least bar of their probe (Q, need)."""
+        left = self.above >= bars[self.probes, 0]
+        return Candidates(self.probes[left], self.rows[left])
+
+
+def join_found(found: list[Found]) -> Found:
+    """All pairs of several searches of the same probes, one at least."""
+    return Found(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def no_bars(probes: int, need: int) -> Doubles:
+    """Bars (Q, need) that every score reaches."""
+    return np.full((probes, need), -np.inf)
+
+
+def run_length(rows: int, need: int) -> int:
+    """Rows of a run where so many are scanned together: 4 runs for each row that is sought."""
+    run = RUN
+    while run > 1 and rows < 4 * need * run:
+        run //= 2
+    return run
 
 
 class ExactScan:
@@ -55,13 +94,26 @@ class ExactScan:
         *,
         tau: float,
         precision: Precision,
+        device: Device = "auto",
     ) -> None:
-        """Row i is vectors[order[i]], vectors (G, C) float32; densities (G,) of the rows ascend."""
+        """Row i is vectors[order[i]], vectors (M, C) float32; densities (G,) of the rows ascend.
+
+        device: whether a GPU may have a copy of the rows (models/search_kernels).
+        """
         self.rows = StoredRows(vectors, order, precision)
-        small = len(vectors) < MEASURED_FROM
-        self.kernels = UNMEASURED if small else choose_kernels(vectors)
+        self.kernels: KernelChoice = UNMEASURED
         self._densities = densities
         self._tau = tau
+        self._gone: Integers = np.empty(0, np.int64)
+        self._mirror: Mirror | None = None
+        if len(order) < MEASURED_FROM:
+            return
+        self.kernels = choose_kernels(vectors, device)
+        if self.kernels.on_gpu:
+            try:
+                self._mirror = send_rows(self.rows, densities, tau)
+            except RuntimeError as error:
+                self._leave_gpu(error)
 
     @property
     def nbytes(self) -> int:
@@ -76,25 +128,46 @@ class ExactScan:
         """In words."""
         return f"exact, {self.rows.precision}: {self.kernels}"
 
+    def without(self, gone: Integers) -> Self:
+        """The same rows in the same memory, of which these numbers (n,), ascending, are not found.
+
+        Their numbers stay as they are.
+        """
+        other = copy.copy(self)
+        other._gone = gone
+        other._mirror = self._mirror and self._mirror.without(gone)
+        return other
+
     def find(self, probes: Floats, own: Doubles | None, need: int) -> Candidates:
         """Every pair that can be among the `need` best of its probe, ties included, and a few more.
 
         own (Q,): densities of the unit probes (Q, C); None for plain cosines. need >= 1.
         """
-        kernel = self.kernels.kernel(len(probes))
-        blocks = self.rows.blocks(max(_SCORES // len(probes), 4 * _RUN))
+        found, bars = self.scan(probes, own, no_bars(len(probes), need))
+        return found.reaching(bars)
+
+    def scan(self, probes: Floats, own: Doubles | None, bars: Doubles) -> tuple[Found, Doubles]:
+        """The pairs that can reach the bars, and the bars as these rows raise them.
+
+        bars (Q, need): the `need` best scores of each probe so far, from below; the least first.
+        """
+        if self._mirror is not None and self.kernels.name(len(probes)) == GPU:
+            try:
+                return self._mirror.scan(probes, own, bars)
+            except RuntimeError as error:
+                self._leave_gpu(error)
+        kernel, need = kernels()[self.kernels.name(len(probes))], bars.shape[1]
+        blocks = self.rows.blocks(max(_SCORES // len(probes), 4 * RUN))
         buffer = self.rows.buffer(blocks)
-        run = _RUN
-        while run > 1 and blocks[0].stop < 4 * need * run:
-            run //= 2
+        run = run_length(blocks[0].stop, need)
         lengths = np.linalg.norm(probes, axis=1).astype(np.float64)
-        rounding = _ROUNDING * (self.rows.dimension + 4) * lengths
-        # The `need` best scores of each probe so far, from below; the least of them first.
-        bars = np.full((len(probes), need), -np.inf)
-        found: list[_Found] = []
+        rounding = ROUNDING * (self.rows.dimension + 4) * lengths
+        found: list[Found] = []
         for block in blocks:
             cosines = self.rows.cosines(kernel, probes, block, buffer)
             count = block.stop - block.start
+            first, last = np.searchsorted(self._gone, (block.start, block.stop))
+            cosines[:, self._gone[first:last] - block.start] = -np.inf
             starts = np.arange(0, count, run)
             peaks = np.maximum.reduceat(cosines, starts, axis=1).astype(np.float64)
             terms = np.zeros((len(probes), len(starts) + 1))
@@ -111,9 +184,13 @@ class ExactScan:
             hits = np.nonzero(peaks + margins >= bars[:, :1])
             reached = bars[hits[0], 0]
             found.append(_open_runs(cosines, hits, margins[hits], reached, run, block.start))
-        every = _Found(*map(np.concatenate, zip(*found, strict=True)))
-        left = every.above >= bars[every.probes, 0]
-        return Candidates(every.probes[left], every.rows[left])
+        return join_found(found), bars
+
+    def _leave_gpu(self, error: RuntimeError) -> None:
+        """Go on without: it has no memory left, or is lost."""
+        why = str(error).partition("\n")[0]
+        log.warning("%d rows are searched on the CPU from now on: %s", len(self.rows), why)
+        self._mirror, self.kernels = None, self.kernels.on_cpu()
 
 
 def _open_runs(
@@ -123,12 +200,12 @@ def _open_runs(
     bars: Doubles,
     run: int,
     start: int,
-) -> _Found:
-    """The rows of some runs (probe and run each, n) that reach the bars (n,)."""
+) -> Found:
+    """The rows of some runs (probe and run each, n) that reach the bars (n,) and are not gone."""
     which, runs = hits
     columns = runs[:, None] * run + np.arange(run)
     inside = columns < cosines.shape[1]
     values = cosines[which[:, None], np.minimum(columns, cosines.shape[1] - 1)]
     above = values.astype(np.float64) + margins[:, None]
-    at = np.nonzero(inside & (above >= bars[:, None]))
-    return _Found(which[at[0]], start + columns[at], above[at])
+    at = np.nonzero(inside & (above >= bars[:, None]) & (values > -np.inf))
+    return Found(which[at[0]], start + columns[at], above[at])

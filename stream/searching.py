@@ -13,6 +13,8 @@ from ..configs.schema import MatchConfig
 from ..models.fusion import Doubles, Floats
 from ..models.ida import DensityModel
 from ..models.search import SearchIndex
+from ..models.search_gpu import require_gpu
+from ..models.search_versions import IndexVersions
 
 
 class IndexMaker(Protocol):
@@ -32,15 +34,15 @@ class IndexMaker(Protocol):
 
 
 def index_maker(config: MatchConfig) -> IndexMaker:
-    """The maker that match.search, match.precision and match.cluster ask for.
+    """The maker that match.search, precision, device and cluster ask for, for one gallery.
 
     Raises ConfigError where they exclude each other, or need what is not installed.
     """
     if config.search == "approximate":
-        if config.cluster or config.precision != "float32":
+        if config.cluster or config.precision != "float32" or config.device == "cuda":
             raise ConfigError(
-                "match.search: approximate keeps float32 vectors on this machine: leave "
-                "match.precision and match.cluster out, or set match.search: exact"
+                "match.search: approximate keeps float32 vectors in this machine's memory: leave "
+                "match.precision, match.device and match.cluster out, or set match.search: exact"
             )
         from ..models.search_approximate import DEPTH, ApproximateIndex, require_faiss
 
@@ -53,4 +55,6 @@ def index_maker(config: MatchConfig) -> IndexMaker:
 
         require_ray(OPTION)
         return partial(ShardedIndex, address=config.cluster, precision=config.precision)
-    return partial(SearchIndex, precision=config.precision)
+    if config.device == "cuda":
+        require_gpu()
+    return IndexVersions(config.precision, config.device)

@@ -23,6 +23,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 @pytest.fixture(autouse=True)
 def nothing_chosen_yet(monkeypatch):
     monkeypatch.setattr(search_kernels, "_chosen", {})
+    monkeypatch.setattr(search_kernels, "missing_gpu", lambda: "no GPU here")
 
 
 @pytest.mark.parametrize("name", ["product", "rows", "faiss"])
@@ -58,7 +59,7 @@ def test_the_quickest_is_chosen_for_each_size_of_batch(monkeypatch):
     choice = measure_kernels(np.zeros((100, 4), np.float32))
     assert (choice.few, choice.many, choice.rows) == ("rows", "product", 100)
     assert choice.seconds["rows"] == pytest.approx({1: 1e-3, 8: 5e-3})
-    assert choice.kernel(1) is made["rows"] and choice.kernel(2) is made["product"]
+    assert (choice.name(1), choice.name(2)) == ("rows", "product") and choice.on_cpu() == choice
     assert str(choice) == (
         "1 probe by rows (ms: product 9.00, rows 1.00); "
         "8 probes by product (ms: product 2.00, rows 5.00); on 100 rows"

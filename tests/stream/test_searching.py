@@ -10,9 +10,10 @@ import pytest
 
 from facestream import ConfigError
 from facestream.configs.schema import MatchConfig
-from facestream.models import search_approximate
+from facestream.models import search_approximate, search_gpu
 from facestream.models.search import SearchIndex
 from facestream.models.search_approximate import ApproximateIndex
+from facestream.models.search_layers import LayeredIndex
 from facestream.stream import ray_cluster
 from facestream.stream.gallery import Gallery
 from facestream.stream.known import KnownPeople
@@ -28,8 +29,15 @@ def made(config: MatchConfig) -> SearchIndex:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 def test_exact_search_at_the_precision_that_is_set(precision) -> None:
     index = made(MatchConfig(precision=precision))
-    assert type(index) is SearchIndex and index.method.startswith(f"exact, {precision}: ")
+    assert type(index) is LayeredIndex and index.method.startswith(f"exact, {precision}: ")
     assert [hits[0].identity for hits in index.search(EYE, 1)] == list(range(6))
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_an_error(monkeypatch) -> None:
+    monkeypatch.setattr(search_gpu, "_DRIVERS", ("no-such-driver",))
+    with pytest.raises(ConfigError, match=r"match\.device: cuda needs a GPU .* but no GPU here"):
+        index_maker(MatchConfig(device="cuda"))
+    assert made(MatchConfig(device="cpu")).search(EYE[:1], 1)[0][0].identity == 0
 
 
 def test_approximate_search() -> None:
@@ -37,9 +45,9 @@ def test_approximate_search() -> None:
     assert type(made(MatchConfig(search="approximate"))) is ApproximateIndex
 
 
-@pytest.mark.parametrize("more", [{"precision": "int8"}, {"cluster": "host:1"}])
+@pytest.mark.parametrize("more", [{"precision": "int8"}, {"cluster": "host:1"}, {"device": "cuda"}])
 def test_what_excludes_approximate_search_is_refused(more) -> None:
-    with pytest.raises(ConfigError, match=r"leave match\.precision and match.cluster out"):
+    with pytest.raises(ConfigError, match=r"leave match\.precision, .* out"):
         index_maker(MatchConfig(search="approximate", **more))
 
 
