@@ -376,4 +376,4 @@ class Deciding:
 
 def _known(gallery: GalleryIndex) -> tuple[int, Sequence[str]]:
     """What is told when it changes: validity that ends changes the names, and no version."""
-    return gallery[0], gallery[2]
+    return gallery.version, gallery.names

@@ -97,16 +97,12 @@ class KnownPeople:
             thread.start()
 
     def __call__(self) -> GalleryIndex:
-        """(gallery version, index, names): the newest complete one, at once.
+        """The newest complete version, at once: its index, names and marked faces.
 
         While the gallery cannot be read (a server that restarts or hangs) or holds what cannot be
         used, the last one stays in use; the log says so once, and again when it is right.
         """
         return self._index
-
-    def negatives(self) -> Negatives:
-        """The faces that are not somebody, at least as new as the index that was given last."""
-        return self._negatives
 
     def __enter__(self) -> Self:
         """Itself; leaving closes it."""
@@ -135,12 +131,12 @@ class KnownPeople:
                 self._tell_away(str(error))
             except Exception:
                 # Whatever it was: whoever is erased after it must still stop being matched.
-                log.exception("people of version %d stay in use", self._index[0])
+                log.exception("people of version %d stay in use", self._index.version)
                 self._away = True
             else:
                 pause = self._look_seconds
                 if self._away:
-                    log.warning("the gallery can be read again: version %d", self._index[0])
+                    log.warning("the gallery can be read again: version %d", self._index.version)
                 self._away = False
             finally:
                 self._asked_at = None
@@ -149,7 +145,7 @@ class KnownPeople:
         now = self._now()
         # A clock that was set back may make people valid whose faces were not read.
         since = self._roster if now >= self._read_at else None
-        if now < self._read_at or self._gallery.version() != self._index[0]:
+        if now < self._read_at or self._gallery.version() != self._index.version:
             self._read_at = now
             roster = self._read(since)
             with self._lock:
@@ -174,7 +170,7 @@ class KnownPeople:
 
     def _tell_away(self, why: str) -> None:
         if not self._away:
-            log.warning("people of version %d stay in use: %s", self._index[0], why)
+            log.warning("people of version %d stay in use: %s", self._index.version, why)
         self._away = True
 
     def _tell_pack(self, roster: Roster) -> None:
@@ -238,5 +234,6 @@ class KnownPeople:
         needed = templates.changes_at is not None or roster.vectors.nbytes <= KEPT_BYTES
         self._roster = roster if needed else None
         self._changes_at = templates.changes_at or math.inf
-        self._negatives = Negatives(roster.negatives)  # before the index that they are asked with
-        self._index: GalleryIndex = templates.version, index, templates.names
+        self._index = GalleryIndex(
+            templates.version, index, templates.names, Negatives(roster.negatives)
+        )

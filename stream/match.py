@@ -18,8 +18,18 @@ from .negatives import NONE, Negatives
 from .records import Candidate, Match, TrackKey, TrackTemplate
 from .thresholds import DecisionRule, Rules
 
-GalleryIndex = tuple[int, SearchIndex, Sequence[str]]
-"""Gallery version, its index, and the identity name of each identity index."""
+
+class GalleryIndex(NamedTuple):
+    """One version of a gallery, whole: what is searched, by which names, and who is not whom.
+
+    names: of each identity index. negatives: faces that were marked as not being somebody.
+    """
+
+    version: int
+    vectors: SearchIndex
+    names: Sequence[str]
+    negatives: Negatives = NONE
+
 
 RELEASE = 0.5
 """match.release where it is not set, in standard deviations of the pack's impostor scores."""
@@ -27,15 +37,6 @@ MARGIN = 0.25
 """match.margin where it is not set, in the same unit."""
 
 ALL_NEW: Mapping[TrackKey, Standing] = {}
-
-
-class _People(NamedTuple):
-    """One version of the gallery."""
-
-    version: int
-    vectors: SearchIndex
-    names: Sequence[str]
-    negatives: Negatives
 
 
 class _Asked(NamedTuple):
@@ -76,28 +77,26 @@ class MatchStage:
         rules: Rules,
         *,
         spread: float = 0.0,
-        negatives: Callable[[], Negatives] = lambda: NONE,
     ) -> None:
-        """index: gives the newest gallery at every decision, so that changes need no restart.
+        """index: gives the newest gallery at every decision, so that changes need no restart; the
+        whole of it at once, so that no decision mixes two versions.
 
         rules: asked with that gallery, so that a threshold fitted to it applies with it. spread:
         standard deviation of impostor scores, in which config.release and config.margin are
-        measured where they are not set. negatives: asked after the index, for faces that were
-        marked as not being somebody. How many observations a decision needs (config.least_frames)
-        is for the caller to know.
+        measured where they are not set. How many observations a decision needs
+        (config.least_frames) is for the caller to know.
         """
         if config.top_k < 1:
             raise ConfigError(f"match.top_k must be at least 1, got {config.top_k}")
         self._index = index
         self._config = config
         self._rules = rules
-        self._negatives = negatives
         self.release = RELEASE * spread if config.release is None else config.release
         self.margin = MARGIN * spread if config.margin is None else config.margin
 
     def rule(self) -> DecisionRule:
         """What holds for the newest gallery in general, whatever the evidence."""
-        return self._rules(self._index()[1], None)
+        return self._rules(self._index().vectors, None)
 
     def decide(
         self,
@@ -117,7 +116,7 @@ class MatchStage:
         """
         if not templates:
             return []
-        people = _People(*self._index(), self._negatives())
+        people = self._index()
         asked = [
             _Asked(
                 one,
@@ -139,7 +138,7 @@ class MatchStage:
         ]
 
     def _search(
-        self, asked: Sequence[_Asked], people: _People
+        self, asked: Sequence[_Asked], people: GalleryIndex
     ) -> list[tuple[tuple[str, Hit], ...]]:
         """Candidates of each, best first, as many as an optimal assignment can need.
 

@@ -75,7 +75,6 @@ class Parts:
                 config.match,
                 rules,
                 spread=spread_of(self.pack.card, config.match),
-                negatives=self.known.negatives,
             )
             if isinstance(rules, FittedRules):
                 self.seen.judge = lambda score: rules.share(self.known()[1], score)
@@ -199,7 +198,7 @@ def matching(pack: Pack, config: Config, gallery: Gallery) -> Iterator[MatchStag
     rules = rules_for(pack.card, pack.strangers, config)
     spread = spread_of(pack.card, config.match)
     with know(gallery, pack, config.match) as known:
-        yield MatchStage(known, config.match, rules, spread=spread, negatives=known.negatives)
+        yield MatchStage(known, config.match, rules, spread=spread)
 
 
 def anchors_of(pack: Pack) -> Anchors | None:

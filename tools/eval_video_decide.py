@@ -174,7 +174,7 @@ class Decider:
 
     def score(self, templates: Floats) -> Doubles:
         """Scores (T, G) of unit templates (T, C) against everybody, as the matcher ranks them."""
-        _, index, names = self.known()
+        _, index, names, _ = self.known()
         scores = np.full((len(templates), len(names)), -np.inf)
         if len(templates):
             hits = index.search(templates, len(names), by=self._config.match.score)

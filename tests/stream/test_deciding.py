@@ -86,7 +86,8 @@ class Told:
 
     def gallery(self) -> GalleryIndex:
         count = len(self.people)
-        return 1, SearchIndex(ANNA[None][:count], np.arange(count)), self.people
+        index = SearchIndex(ANNA[None][:count], np.arange(count))
+        return GalleryIndex(1, index, self.people)
 
     def begin(self, attempt: str, *, live: bool = False, fingerprint: str = "f") -> Resume:
         self.attempt, self.position = attempt, -1

@@ -41,7 +41,8 @@ class Example(World):
         self.stage.aggregate = Newest()  # type: ignore[assignment]
 
     def gallery(self) -> GalleryIndex:
-        return 1, SearchIndex(np.eye(2, 6, dtype=np.float32), np.arange(2)), NAMES
+        index = SearchIndex(np.eye(2, 6, dtype=np.float32), np.arange(2))
+        return GalleryIndex(1, index, NAMES)
 
     def decide(self, *faces: tuple[float, float]) -> list[AnyEvent]:
         self.stage.reconsider()

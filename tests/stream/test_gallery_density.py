@@ -120,7 +120,7 @@ def test_a_matcher_uses_what_is_kept_and_computes_the_rest(
         with KnownPeople(
             gallery, pack="open", embedder=EMBEDDER, dimension=C, anchors=ANCHORS
         ) as known:
-            _, index, names = known()
+            _, index, names, _ = known()
         probe = np.full((1, C), 0.5, np.float32)
         (hits,) = index.search(probe, 3)
         return [score for _, score in sorted((names[h.identity], h.score) for h in hits)]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,10 +19,11 @@ from facestream.models.pack import Pack
 from facestream.models.photo import describe_face, find_faces, tallest_face
 from facestream.models.search import SearchIndex
 from facestream.stream.gallery import Gallery
+from facestream.stream.gallery_archive import Archive, read_archive, write_archive
 from facestream.stream.gallery_engine import locate
 from facestream.stream.gallery_records import Change
 from facestream.stream.known import KnownPeople
-from facestream.stream.match import MatchStage
+from facestream.stream.match import GalleryIndex, MatchStage
 from facestream.stream.negatives import Negatives
 from facestream.stream.records import FrameRef, Template, TrackKey, TrackTemplate
 from facestream.stream.thresholds import DecisionNumbers, PackRules
@@ -30,6 +32,7 @@ from .test_gallery import EMBEDDER, add
 
 FRAME = FrameRef("door", 1, 0.04, 1e9, 640, 360)
 LOOK_ALIKE = np.array([0.8, 0.1, 0.6], np.float32)
+UNIT = np.float32(np.linalg.norm(LOOK_ALIKE))
 RULES = PackRules(MatchConfig(score="cosine"), DecisionNumbers(0.5, 0.5))
 
 
@@ -123,6 +126,89 @@ def test_marks_of_another_embedder_are_not_compared(gallery: Gallery) -> None:
     assert gallery.roster("omz", "b" * 64).negatives["Anna"].shape == (1, 3)
 
 
+# --- in archives ---
+
+
+def test_marks_travel_with_the_person(gallery: Gallery, tmp_path: Path) -> None:
+    made = mark(gallery, notes="her sister")
+    mark(gallery, pack="omz", embedder="b" * 64)  # an embedder that nobody is enrolled with
+    gallery.export(tmp_path / "people.zip")
+    with Gallery.temporary() as other:
+        assert other.import_archive(tmp_path / "people.zip").marks == 1  # one face is marked once
+        assert other.marks() == other.show("Anna").marks == (made,)
+        assert other.show("Bert").marks == ()
+        here, there = (g.roster("open").negatives["Anna"] for g in (gallery, other))
+        np.testing.assert_array_equal(here, there)
+
+
+def test_two_packs_that_marked_a_face_travel_side_by_side(gallery: Gallery, tmp_path: Path) -> None:
+    mark(gallery)
+    mark(gallery, LOOK_ALIKE[::-1], pack="omz", embedder="b" * 64)
+    gallery.export(tmp_path / "people.zip")
+    with Gallery.temporary() as other:
+        assert other.import_archive(tmp_path / "people.zip").marks == 2
+        assert other.marks() == gallery.marks()
+        assert other.packs.in_use() == gallery.packs.in_use()
+
+
+def test_a_mark_whose_id_another_one_has_gets_a_new_one(gallery: Gallery, tmp_path: Path) -> None:
+    made = mark(gallery)
+    gallery.export(tmp_path / "people.zip")
+    content = read_archive(tmp_path / "people.zip").content
+    with Gallery.temporary() as other:
+        other.import_archive(tmp_path / "people.zip")
+        # The same archive, of somebody else.
+        anna = msgspec.structs.replace(content.people[0], id="1" * 32, name="Zoë", samples=())
+        row = msgspec.structs.replace(anna.marks[0], block=0, row=0)
+        anna = msgspec.structs.replace(anna, marks=(row,))
+        people = msgspec.structs.replace(content, people=(anna,))
+        write_archive(tmp_path / "zoe.zip", Archive(people, (LOOK_ALIKE[None] / UNIT,)))
+        assert other.import_archive(tmp_path / "zoe.zip").marks == 1
+        mine, hers = other.marks()
+        assert mine == made and hers.name == "Zoë" and hers.id != made.id
+
+
+def test_marks_of_who_was_erased_do_not_come_back(gallery: Gallery, tmp_path: Path) -> None:
+    add(gallery, "Her sister", LOOK_ALIKE.tolist())
+    hers = mark(gallery, LOOK_ALIKE + np.float32(0.01))
+    of_a_stranger = mark(gallery, np.array([0.8, 0.5, 0.1], np.float32))
+    gallery.export(tmp_path / "people.zip")
+    gallery.remove("Anna")
+    assert gallery.import_archive(tmp_path / "people.zip", skip=True).marks == 0
+    assert gallery.marks() == ()
+    # Anna is wanted back; her sister, whom one of the marks shows, was erased and is not.
+    with Gallery.open(tmp_path / "other.db", create=True) as other:
+        other.import_archive(tmp_path / "people.zip")
+        assert set(other.marks()) == {hers, of_a_stranger}
+        other.remove("Anna")
+        other.remove("Her sister")
+        assert other.import_archive(tmp_path / "people.zip", skip=True).people == 0
+        assert other.import_archive(tmp_path / "people.zip", skip=True, erased=True).people == 2
+        assert set(other.marks()) == {hers, of_a_stranger}
+
+
+def test_a_mark_of_an_erased_face_stays_away_when_others_come(
+    gallery: Gallery, tmp_path: Path
+) -> None:
+    add(gallery, "Her sister", LOOK_ALIKE.tolist())
+    mark(gallery, LOOK_ALIKE + np.float32(0.01))
+    of_a_stranger = mark(gallery, np.array([0.8, 0.5, 0.1], np.float32))
+    gallery.export(tmp_path / "people.zip")
+    with Gallery.temporary() as other:  # which knew her sister alone, and erased her
+        content = read_archive(tmp_path / "people.zip")
+        sister = [one for one in content.content.people if one.name == "Her sister"]
+        rows = (content.vectors[0][[sister[0].samples[0].embeddings[0].row]],)
+        alone = msgspec.structs.replace(sister[0].samples[0].embeddings[0], row=0)
+        photo = msgspec.structs.replace(sister[0].samples[0], embeddings=(alone,))
+        sister[0] = msgspec.structs.replace(sister[0], samples=(photo,))
+        people = msgspec.structs.replace(content.content, people=tuple(sister))
+        write_archive(tmp_path / "sister.zip", Archive(people, rows))
+        other.import_archive(tmp_path / "sister.zip")
+        other.remove("Her sister")
+        assert other.import_archive(tmp_path / "people.zip", skip=True).people == 2
+        assert other.marks() == (of_a_stranger,)
+
+
 # --- the rule ---
 
 
@@ -130,7 +216,7 @@ def test_who_was_marked_is_not_named_and_the_person_still_is(gallery: Gallery) -
     with KnownPeople(
         gallery, pack="open", embedder=EMBEDDER, dimension=3, anchors=None, look_seconds=0.02
     ) as known:
-        stage = MatchStage(known, MatchConfig(score="cosine"), RULES, negatives=known.negatives)
+        stage = MatchStage(known, MatchConfig(score="cosine"), RULES)
         ask = [probe(LOOK_ALIKE, 1), probe(np.array([0.9, 0.1, 0.2]), 2)]
         assert [stage.decide([one])[0].identity for one in ask] == ["Anna", "Anna"]
         mark(gallery)
@@ -148,10 +234,9 @@ def test_the_next_best_may_be_named() -> None:
     face = np.array([0.75, 0.6, 0.28], np.float32)
     marked = Negatives({"Anna": (face / np.linalg.norm(face))[None]})
     stage = MatchStage(
-        lambda: (1, index, names),
+        lambda: GalleryIndex(1, index, names, marked),
         MatchConfig(score="cosine", top_k=1),
         RULES,
-        negatives=lambda: marked,
     )
     (match,) = stage.decide([probe(face)])
     assert match.identity == "Bert" and [c.identity for c in match.candidates] == ["Bert"]
@@ -206,10 +291,9 @@ def test_a_real_look_alike_is_not_taken_for_the_person_again(
     found = {}
     for marked in (Negatives({}), Negatives({"the person": neutral[[other]]})):
         stage = MatchStage(
-            lambda: (1, index, ("the person",)),
+            lambda marked=marked: GalleryIndex(1, index, ("the person",), marked),  # type: ignore[misc]
             config,
             PackRules(config, DecisionNumbers(threshold, threshold)),
-            negatives=lambda marked=marked: marked,  # type: ignore[misc]
         )
         found[marked] = [stage.decide([probe(smiling[n])])[0].identity for n in (person, other)]
     assert list(found.values()) == [["the person", "the person"], ["the person", None]]

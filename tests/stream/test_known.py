@@ -93,13 +93,13 @@ def enrol(gallery: Gallery, name: str, axis: int, *, pack: str = "tiny") -> None
 
 
 def best(known: KnownPeople, axis: int) -> str:
-    _, index, names = known()
+    _, index, names, _ = known()
     ((hit, *_),) = index.search(np.eye(C, dtype=np.float32)[axis : axis + 1], 1)
     return names[hit.identity]
 
 
 def test_an_empty_gallery_offers_nobody(gallery: Gallery, know: Know) -> None:
-    version, index, names = know(gallery)()
+    version, index, names, _ = know(gallery)()
     assert (version, index.identities, len(names)) == (gallery.version(), 0, 0)
     assert index.search(np.eye(C, dtype=np.float32)[:2], 3) == [(), ()]
 

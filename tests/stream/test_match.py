@@ -13,7 +13,7 @@ from facestream.configs.schema import MatchConfig
 from facestream.models.ida import Anchors
 from facestream.models.search import SearchIndex
 from facestream.stream.assign import Standing
-from facestream.stream.match import MatchStage
+from facestream.stream.match import GalleryIndex, MatchStage
 from facestream.stream.records import FrameRef, Template, TrackKey, TrackTemplate
 from facestream.stream.thresholds import DecisionNumbers, DecisionRule, PackRules
 
@@ -38,9 +38,9 @@ def seeing(*cosines: float) -> np.ndarray:
     return np.array([*cosines, *[0.0] * (5 - len(cosines)), np.sqrt(rest)])
 
 
-def axes_index() -> tuple[int, SearchIndex, tuple[str, ...]]:
+def axes_index() -> GalleryIndex:
     """Version 7: five people on the axes of a 6-d space; without anchors, score = cosine."""
-    return 7, SearchIndex(np.eye(6, dtype=np.float32)[:5], np.arange(5)), NAMES
+    return GalleryIndex(7, SearchIndex(np.eye(6, dtype=np.float32)[:5], np.arange(5)), NAMES)
 
 
 def make_stage(index=axes_index, numbers=NUMBERS, **config) -> MatchStage:
@@ -106,14 +106,15 @@ def test_a_score_equal_to_the_threshold_names():
 
 def test_nobody_enrolled_and_nobody_seen():
     empty = SearchIndex(np.zeros((0, 6), np.float32), np.zeros(0, np.int64))
-    stage = make_stage(lambda: (1, empty, ()))
+    stage = make_stage(lambda: GalleryIndex(1, empty, ()))
     (match,) = stage.decide([template(1, seeing(0.5))])
     assert (match.identity, match.candidates, match.gallery_version) == (None, (), 1)
     assert stage.decide([]) == []
 
 
 def test_a_changed_gallery_is_followed():
-    galleries = iter([axes_index(), (8, axes_index()[1], ("Zoe", *NAMES[1:]))])
+    first = axes_index()
+    galleries = iter([first, first._replace(version=8, names=("Zoe", *NAMES[1:]))])
     stage = make_stage(lambda: next(galleries))
     before, after = (stage.decide([template(1, seeing(0.6))])[0] for _ in range(2))
     assert (before.gallery_version, before.identity) == (7, "Anna")
@@ -134,7 +135,7 @@ def test_score_and_threshold_belong_together():
     face = template(1, seeing(0.6, 0.55))
     found = {}
     for score in ("ida", "cosine"):
-        stage = make_stage(lambda: (7, index, NAMES), numbers, score=score)
+        stage = make_stage(lambda: GalleryIndex(7, index, NAMES), numbers, score=score)
         (found[score],) = stage.decide([face])
         assert found[score].target_fpir == stage.rule().target_fpir == 0.01
     assert (found["ida"].identity, found["ida"].threshold) == ("Bert", 0.2)
@@ -143,7 +144,7 @@ def test_score_and_threshold_belong_together():
     assert best.score == best.cosine == pytest.approx(0.6, abs=1e-6)
     expected = 1 - norm.cdf(best.score / 0.2) ** 5
     assert found["cosine"].false_positive_probability == pytest.approx(expected, rel=1e-6)
-    own = make_stage(lambda: (7, index, NAMES), numbers, threshold=0.9).rule()
+    own = make_stage(lambda: GalleryIndex(7, index, NAMES), numbers, threshold=0.9).rule()
     assert (own.threshold, own.target_fpir) == (0.9, None)
     assert "match.threshold" in own.why and own.probability is not None
 

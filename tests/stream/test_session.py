@@ -25,7 +25,8 @@ CLIP = "synthetic:?faces=0&size=64x64&fps=10&seconds=1"
 
 
 def gallery() -> GalleryIndex:
-    return 1, SearchIndex(np.eye(6, dtype=np.float32)[:1], np.arange(1)), ("Anna",)
+    index = SearchIndex(np.eye(6, dtype=np.float32)[:1], np.arange(1))
+    return GalleryIndex(1, index, ("Anna",))
 
 
 def deciding(journal: Journal, pack: Pack, *cameras: str) -> Deciding:

@@ -50,7 +50,7 @@ def matching(gallery: Gallery) -> Iterator[MatchStage]:
     known = KnownPeople(gallery, pack="open", embedder=EMBEDDER, dimension=C, anchors=None)
     with known:
         config = MatchConfig(score="cosine")
-        yield MatchStage(known, config, RULES, negatives=known.negatives)
+        yield MatchStage(known, config, RULES)
 
 
 def face(person: int, noise: float = 0.0) -> Floats:

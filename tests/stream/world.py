@@ -69,14 +69,15 @@ class World:
         aggregate = AggregateStage(make_aggregator("mean", dimension=C), 2)
         numbers = DecisionNumbers(threshold=9.0, cosine_threshold=0.5, target_fpir=0.01)
         rules = PackRules(self.config, numbers)
-        match = MatchStage(self.gallery, self.config, rules, negatives=lambda: self.negatives)
+        match = MatchStage(self.gallery, self.config, rules)
         return DecideStage(
             aggregate, match, self.config, pack="tiny", epoch=self.epoch, clock=lambda: CLOCK
         )
 
     def gallery(self) -> GalleryIndex:
         rows = np.eye(len(PEOPLE), C, dtype=np.float32)[: len(self.names)]
-        return self.version, SearchIndex(rows, np.arange(len(rows))), self.names
+        index = SearchIndex(rows, np.arange(len(rows)))
+        return GalleryIndex(self.version, index, self.names, self.negatives)
 
     def key(self, track: int) -> TrackKey:
         return TrackKey(self.camera, self.epoch, track)
