@@ -26,7 +26,6 @@ from . import gallery_transfer as transfer
 from . import gallery_write as writing
 from .gallery_archive import ImportSummary, read_archive, write_archive
 from .gallery_engine import Database, locate
-from .gallery_marks import Mark
 from .gallery_packs import GalleryPacks
 from .gallery_records import (
     Added,
@@ -35,6 +34,7 @@ from .gallery_records import (
     Details,
     GalleryTemplates,
     Identity,
+    Mark,
     NewSample,
     Watchlist,
     check_text,
@@ -170,7 +170,9 @@ class Gallery:
             row, _ = reading.find_person(connection, name)
             (identity,) = reading.read_identities(connection, row)
             photos = reading.read_samples(connection, row)
-            return Details(identity, photos, reading.read_audit(connection, identity.id))
+            marks = marking.read_marks(connection, name)
+            history = reading.read_audit(connection, identity.id)
+            return Details(identity, photos, marks, history)
 
     def edit(self, name: str, change: Change) -> bool:
         """Change what is kept of a person, in one step. False: all of it was so already.
@@ -286,7 +288,7 @@ class Gallery:
             return marking.read_marks(connection, name)
 
     def export(self, path: str | Path) -> int:
-        """Write everybody, with embeddings and watchlists, into a new archive; returns how many.
+        """Write everybody, with embeddings, marks and watchlists, into a new archive; how many.
 
         The audit trail stays here. Raises GalleryError where the file exists or cannot be written.
         """

@@ -1,8 +1,8 @@
 """The archive of a gallery: one zip file of JSON and .npy, checked before any of it is used.
 
     manifest.json        format, version, and the SHA-256 of every other file
-    people.json          people with their photos' names and digests, watchlists, blocks
-    embeddings/0.npy     (N, C) float32 little-endian: the embeddings of one embedder, a block
+    people.json          people with their photos' names and digests, marks, watchlists, blocks
+    embeddings/0.npy     (N, C) float32 little-endian: the vectors of one embedder, a block
 
 Nothing is compressed, so a small file never unpacks to a large one, and nothing is ever written to
 a path that an archive names. Arrays are held in memory whole.
@@ -34,7 +34,8 @@ from .gallery_records import (
 from .gallery_write import check_validity
 from .new_file import write_new
 
-FORMAT, VERSION = "facestream-gallery", 1
+FORMAT, VERSION = "facestream-gallery", 2
+"""Version 2 has marks; archives of version 1 are read as those of people without any."""
 MANIFEST, PEOPLE = "manifest.json", "people.json"
 _NAMES = re.compile(r"people\.json|embeddings/(0|[1-9][0-9]{0,5})\.npy")
 
@@ -83,8 +84,20 @@ class ArchivedSample(msgspec.Struct, frozen=True):
     embeddings: tuple[ArchivedEmbedding, ...]
 
 
+class ArchivedMark(msgspec.Struct, frozen=True):
+    """A face that is not the person, as `gallery_records.Mark` says: a row of a block."""
+
+    id: Uid
+    block: Index
+    row: Index
+    source: str
+    notes: str
+    actor: str
+    created_at: float
+
+
 class ArchivedPerson(msgspec.Struct, frozen=True):
-    """One person, as `gallery_records.Identity` says."""
+    """One person, as `gallery_records.Identity` says, with the marks "not this person"."""
 
     id: Uid
     name: str
@@ -97,6 +110,7 @@ class ArchivedPerson(msgspec.Struct, frozen=True):
     labels: dict[str, str]
     watchlists: tuple[str, ...]
     samples: tuple[ArchivedSample, ...]
+    marks: tuple[ArchivedMark, ...] = ()
 
 
 class ArchivedWatchlist(msgspec.Struct, frozen=True):
@@ -129,6 +143,7 @@ class ImportSummary(msgspec.Struct, frozen=True):
     people: int
     samples: int
     embeddings: int
+    marks: int
     skipped: dict[str, str]
 
 
@@ -252,28 +267,39 @@ def _read_vectors(data: bytes | None, index: int) -> Floats:
 
 
 def _check_rows(content: People, vectors: tuple[Floats, ...]) -> None:
-    """Every row belongs to one photo, and every photo's rows are there."""
+    """Every row belongs to one photo or one mark, and all their rows are there."""
     used = [np.zeros(len(block), np.bool_) for block in vectors]
     for person in content.people:
+        whose = repr(person.name[:80])
         for sample in person.samples:
             if len({one.block for one in sample.embeddings}) != len(sample.embeddings):
-                raise _Damaged(f"a photo of {person.name[:80]!r} has two embeddings of one block")
+                raise _Damaged(f"a photo of {whose} has two embeddings of one block")
             for one in sample.embeddings:
-                if one.block >= len(used) or one.row >= len(used[one.block]):
-                    raise _Damaged(f"an embedding of {person.name[:80]!r} is not there")
-                if used[one.block][one.row]:
-                    raise _Damaged(f"an embedding of {person.name[:80]!r} is somebody else's too")
+                _use_row(used, one, whose)
                 try:
                     check_measures(one.norm, one.quality)
                 except GalleryError as error:
-                    raise _Damaged(f"{person.name[:80]!r}: {error}") from None
-                used[one.block][one.row] = True
+                    raise _Damaged(f"{whose}: {error}") from None
+        for mark in person.marks:
+            _use_row(used, mark, whose)
+            if abs(np.linalg.norm(vectors[mark.block][mark.row]) - 1.0) > 1e-3:
+                raise _Damaged(f"a mark of {whose} is no unit vector")
     if not all(rows.all() for rows in used):
         raise _Damaged("an embedding is nobody's")
     if len({(block.pack, block.embedder) for block in content.blocks}) != len(content.blocks):
         raise _Damaged("two blocks are of the same embedder")
     if content.in_use is not None and content.in_use >= len(content.blocks):
         raise _Damaged("the block in use is not there")
+
+
+def _use_row(
+    used: list[npt.NDArray[np.bool_]], one: ArchivedEmbedding | ArchivedMark, whose: str
+) -> None:
+    if one.block >= len(used) or one.row >= len(used[one.block]):
+        raise _Damaged(f"an embedding of {whose} is not there")
+    if used[one.block][one.row]:
+        raise _Damaged(f"an embedding of {whose} is somebody else's too")
+    used[one.block][one.row] = True
 
 
 def _check_people(content: People) -> None:
@@ -286,6 +312,7 @@ def _check_people(content: People) -> None:
         ("people have the same name", [person.name for person in people]),
         ("people have the same id", [person.id for person in people]),
         ("photos are the same", digests),
+        ("marks have the same id", [mark.id for person in people for mark in person.marks]),
     ):
         if len(set(values)) != len(values):
             raise _Damaged(f"two {what}")
@@ -313,9 +340,14 @@ def _check_person(person: ArchivedPerson) -> None:
     for sample in person.samples:
         check_line(f"the file name of a photo of {person.name}", sample.source)
         check_line(f"the digest of a photo of {person.name}", sample.digest)
+    for mark in person.marks:
+        check_line(f"where a mark of {person.name} was seen", mark.source)
+        check_text(f"the notes of a mark of {person.name}", mark.notes)
+        check_line(f"who made a mark of {person.name}", mark.actor)
     for key in person.labels:
         check_key(key)
     moments = [person.created_at, person.valid_from, person.valid_until, person.keep_until]
+    moments += [mark.created_at for mark in person.marks]
     for sample in person.samples:
         moments += [sample.created_at, *(one.created_at for one in sample.embeddings)]
         if not sample.embeddings:

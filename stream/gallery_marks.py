@@ -14,33 +14,17 @@ import uuid
 from collections import defaultdict
 from collections.abc import Collection
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, delete, select
 
 from .. import GalleryError
 from .gallery_read import find_person
+from .gallery_records import Mark
 from .gallery_tables import embeddings, identities, negatives, samples
 from .gallery_write import actor_name, check_dimension, insert_row, lock, record
 
 Floats = npt.NDArray[np.float32]
-
-
-class Mark(msgspec.Struct, frozen=True):
-    """A face that is not `name`. id: random, 32 hexadecimal digits; source: where it was seen.
-
-    actor: the user of the system who said so; created_at: seconds since 1970 (UTC).
-    """
-
-    id: str
-    name: str
-    pack: str
-    embedder: str
-    source: str
-    notes: str
-    actor: str
-    created_at: float
 
 
 def add_mark(
@@ -137,10 +121,15 @@ def _likeness(
         .where(embeddings.c.pack == pack, embeddings.c.embedder == embedder)
     )
     found = [np.frombuffer(one, "<f4") for one in connection.execute(query).scalars()]
-    if not found:
+    return most_alike(np.stack(found), face) if found else -math.inf
+
+
+def most_alike(faces: Floats, face: npt.NDArray[np.floating]) -> float:
+    """The largest cosine of a unit face (C,) to any of the faces (N, C); -inf without any."""
+    if not len(faces):
         return -math.inf
-    faces = np.stack(found).astype(np.float64)
-    return float((faces @ face / np.linalg.norm(faces, axis=1)).max())
+    rows = faces.astype(np.float64)
+    return float((rows @ face.astype(np.float64) / np.linalg.norm(rows, axis=1)).max())
 
 
 def read_marks(connection: Connection, name: str | None = None) -> tuple[Mark, ...]:

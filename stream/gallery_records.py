@@ -140,6 +140,22 @@ class Sample(msgspec.Struct, frozen=True):
     embeddings: tuple[SampleEmbedding, ...]
 
 
+class Mark(msgspec.Struct, frozen=True):
+    """A face that is not `name`. id: random, 32 hexadecimal digits; source: where it was seen.
+
+    actor: the user of the system who said so; created_at: seconds since 1970 (UTC).
+    """
+
+    id: str
+    name: str
+    pack: str
+    embedder: str
+    source: str
+    notes: str
+    actor: str
+    created_at: float
+
+
 class AuditEntry(msgspec.Struct, frozen=True):
     """Who changed what: `version` is the gallery version that the change made.
 
@@ -157,10 +173,14 @@ class AuditEntry(msgspec.Struct, frozen=True):
 
 
 class Details(msgspec.Struct, frozen=True):
-    """All the gallery knows of a person, oldest first, without the vectors."""
+    """All the gallery knows of a person, oldest first, without the vectors.
+
+    marks: faces that were said not to be the person.
+    """
 
     identity: Identity
     samples: tuple[Sample, ...]
+    marks: tuple[Mark, ...]
     history: tuple[AuditEntry, ...]
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import Column, Connection, Table, func, insert, select
 
 from .. import GalleryError
 from .gallery_archive import (
     Archive,
     ArchivedEmbedding,
+    ArchivedMark,
     ArchivedPerson,
     ArchivedSample,
     ArchivedWatchlist,
@@ -21,26 +25,84 @@ from .gallery_archive import (
     ImportSummary,
     People,
 )
+from .gallery_marks import most_alike
 from .gallery_read import read_identities, read_in_use, read_watchlists
 from .gallery_records import day, one_line
-from .gallery_tables import audit, embeddings, identities, labels, members, samples, watchlists
+from .gallery_tables import (
+    audit,
+    embeddings,
+    identities,
+    labels,
+    members,
+    negatives,
+    samples,
+    watchlists,
+)
 from .gallery_write import ERASING, adopt, check_dimension, lock, record
+
+Floats = npt.NDArray[np.float32]
 
 AT_ONCE = 1000
 """Rows or values per statement."""
 
 
+class _Blocks:
+    """Vectors as an archive has them: one block for each embedder."""
+
+    def __init__(self) -> None:
+        self.places: dict[tuple[str, str], int] = {}
+        self._rows: list[list[bytes]] = []
+
+    def add(self, pack: str, embedder: str, vector: bytes) -> tuple[int, int]:
+        """Take a vector; its block and row."""
+        block = self.places.setdefault((pack, embedder), len(self._rows))
+        if block == len(self._rows):
+            self._rows.append([])
+        self._rows[block].append(vector)
+        return block, len(self._rows[block]) - 1
+
+    def vectors(self) -> tuple[Floats, ...]:
+        """(N, C) float32 of each block."""
+        return tuple(
+            np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), -1) for rows in self._rows
+        )
+
+
 def collect(connection: Connection) -> Archive:
     """The whole gallery but the audit trail, as it is at one moment."""
-    blocks: dict[tuple[str, str], int] = {}
-    rows: dict[int, list[bytes]] = defaultdict(list)
+    blocks = _Blocks()
+    photos = _collect_photos(connection, blocks)
+    marks = _collect_marks(connection, blocks)
+    order = {uid: place for place, uid in enumerate(_uids(connection))}
+    people = tuple(
+        ArchivedPerson(
+            *(one.id, one.name, one.notes, one.basis, one.created_at),
+            *(one.valid_from, one.valid_until, one.keep_until),
+            labels=one.labels,
+            watchlists=one.watchlists,
+            samples=tuple(photos[one.id]),
+            marks=tuple(marks[one.id]),
+        )
+        for one in sorted(read_identities(connection), key=lambda person: order[person.id])
+    )
+    lists = tuple(
+        ArchivedWatchlist(one.name, one.notes, one.created_at)
+        for one in read_watchlists(connection)
+    )
+    used = read_in_use(connection)
+    in_use = None if used is None else blocks.places.get(used)
+    content = People(people, lists, tuple(Block(*key) for key in blocks.places), in_use)
+    return Archive(content, blocks.vectors())
+
+
+def _collect_photos(connection: Connection, blocks: _Blocks) -> dict[str, list[ArchivedSample]]:
+    """Photos by the id of their person."""
     described: dict[int, list[ArchivedEmbedding]] = defaultdict(list)
     for one in connection.execute(select(embeddings).order_by(embeddings.c.id)):
-        block = blocks.setdefault((one.pack, one.embedder), len(blocks))
+        place = blocks.add(one.pack, one.embedder, one.vector)
         described[one.sample_id].append(
-            ArchivedEmbedding(block, len(rows[block]), one.norm, one.quality, one.created_at)
+            ArchivedEmbedding(*place, one.norm, one.quality, one.created_at)
         )
-        rows[block].append(one.vector)
     photos: dict[str, list[ArchivedSample]] = defaultdict(list)
     query = select(samples, identities.c.uid).join(identities).order_by(samples.c.id)
     for one in connection.execute(query):
@@ -49,26 +111,18 @@ def collect(connection: Connection) -> Archive:
                 one_line(one.source), one.digest, one.created_at, tuple(described[one.id])
             )
         )
-    order = {uid: place for place, uid in enumerate(_uids(connection))}
-    people = tuple(
-        ArchivedPerson(
-            *(one.id, one.name, one.notes, one.basis, one.created_at),
-            *(one.valid_from, one.valid_until, one.keep_until),
-            *(one.labels, one.watchlists, tuple(photos[one.id])),
-        )
-        for one in sorted(read_identities(connection), key=lambda person: order[person.id])
-    )
-    lists = tuple(
-        ArchivedWatchlist(one.name, one.notes, one.created_at)
-        for one in read_watchlists(connection)
-    )
-    vectors = tuple(
-        np.frombuffer(b"".join(rows[block]), "<f4").reshape(len(rows[block]), -1)
-        for block in range(len(blocks))
-    )
-    used = read_in_use(connection)
-    in_use = None if used is None else blocks.get(used)
-    return Archive(People(people, lists, tuple(Block(*key) for key in blocks), in_use), vectors)
+    return photos
+
+
+def _collect_marks(connection: Connection, blocks: _Blocks) -> dict[str, list[ArchivedMark]]:
+    """Marks "not this person" by the id of the person."""
+    marks: dict[str, list[ArchivedMark]] = defaultdict(list)
+    query = select(negatives, identities.c.uid.label("person")).join(identities)
+    for one in connection.execute(query.order_by(negatives.c.id)):
+        place = blocks.add(one.pack, one.embedder, one.vector)
+        told = (one_line(one.source), one.notes, one_line(one.actor), one.created_at)
+        marks[one.person].append(ArchivedMark(one.uid, *place, *told))
+    return marks
 
 
 def restore(connection: Connection, archive: Archive, *, skip: bool, erased: bool) -> ImportSummary:
@@ -90,19 +144,47 @@ def restore(connection: Connection, archive: Archive, *, skip: bool, erased: boo
         raise GalleryError(f"nothing was imported: {first}{more}; {way}")
     chosen = [person for person in content.people if person.id not in clashes]
     photos = [(person, sample) for person in chosen for sample in person.samples]
+    marks = _marks_of(chosen, [one for one in content.people if one.id in gone], archive)
     if chosen:
         _insert_people(connection, chosen)
         _insert_lists(connection, chosen, content.watchlists)
         _adopt_block(connection, content)
         _insert_photos(connection, photos, archive)
+        _insert_marks(connection, marks, archive)
         record(connection, "import", [person.id for person in chosen], "from an archive")
     names = {person.id: person.name for person in content.people}
     return ImportSummary(
         people=len(chosen),
         samples=len(photos),
         embeddings=sum(len(sample.embeddings) for _, sample in photos),
+        marks=len(marks),
         skipped={names[key]: reason for key, reason in clashes.items()},
     )
+
+
+def _marks_of(
+    chosen: Sequence[ArchivedPerson], gone: Sequence[ArchivedPerson], archive: Archive
+) -> list[tuple[ArchivedPerson, ArchivedMark]]:
+    """The marks of people who are added, each face once.
+
+    Those that show somebody who is `gone`, as `forget_faces` tells, stay away with them.
+    """
+    found: dict[tuple[str, bytes], tuple[ArchivedPerson, ArchivedMark]] = {}
+    erased_faces = [_faces(gone, block, archive) for block in range(len(archive.vectors))]
+    for person in chosen:
+        for mark in person.marks:
+            face = archive.vectors[mark.block][mark.row]
+            theirs = most_alike(erased_faces[mark.block], face)
+            if theirs < max(most_alike(_faces([person], mark.block, archive), face), -1.0):
+                found.setdefault((person.id, face.tobytes()), (person, mark))
+    return list(found.values())
+
+
+def _faces(people: Sequence[ArchivedPerson], block: int, archive: Archive) -> Floats:
+    """The faces (N, C) of people by the embedder of a block."""
+    samples = (sample for person in people for sample in person.samples)
+    rows = [one.row for sample in samples for one in sample.embeddings if one.block == block]
+    return archive.vectors[block][rows]
 
 
 def _erased(connection: Connection, people: Sequence[ArchivedPerson]) -> dict[str, str]:
@@ -229,6 +311,29 @@ def _insert_photos(
             for one in sample.embeddings
         ),
     )
+
+
+def _insert_marks(
+    connection: Connection, marks: Sequence[tuple[ArchivedPerson, ArchivedMark]], archive: Archive
+) -> None:
+    """Add marks; one whose id is that of another here gets a new one."""
+    keys = _lookup(connection, identities.c.uid, identities.c.id, {one.id for one, _ in marks})
+    taken = _lookup(connection, negatives.c.uid, negatives.c.id, (mark.id for _, mark in marks))
+    rows = []
+    for person, mark in marks:
+        vector = archive.vectors[mark.block][mark.row].astype("<f4").tobytes()
+        rows.append(
+            {
+                "uid": uuid.uuid4().hex if mark.id in taken else mark.id,
+                "identity_id": keys[person.id],
+                "pack": archive.content.blocks[mark.block].pack,
+                "embedder": archive.content.blocks[mark.block].embedder,
+                "vector": vector,
+                "digest": hashlib.sha256(vector).hexdigest(),
+                **{key: getattr(mark, key) for key in ("source", "notes", "actor", "created_at")},
+            }
+        )
+    _insert(connection, negatives, rows)
 
 
 def _insert(connection: Connection, table: Table, rows: Iterable[dict[str, Any]]) -> None:

@@ -73,7 +73,7 @@ def list_people(place: str = PLACE, json: bool = JSON) -> None:
 
 @app.command(epilog="Example: facestream gallery show 'Anna Smith'")
 def show(name: str = NAME, place: str = PLACE, json: bool = JSON) -> None:
-    """Show a person's photos (by name; pictures are not stored) and what was done when by whom."""
+    """Show a person's photos (by name; no pictures are stored), marks, and who did what when."""
     with open_gallery(place) as gallery:
         details, packs = gallery.show(name), gallery.packs.list()
     if json:
@@ -95,6 +95,15 @@ def show(name: str = NAME, place: str = PLACE, json: bool = JSON) -> None:
                 one.embedder[:12],
             )
     show_text(shown)
+    if details.marks:
+        show_text(gallery_not.marks_table(details.marks, names=False))
+        show_text(
+            Text(
+                f"marks 'not this person': {len(details.marks)}; one is taken back with "
+                "`facestream gallery not --undo MARK`",
+                style="dim",
+            )
+        )
     show_text(history_table(details.history, names=False))
 
 

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from .gallery_text import JSON, PLACE, echo, open_gallery, show
+from .gallery_text import JSON, PLACE, echo, open_gallery, photos, show
+from .sightings_open import count_words
 
 EXPORT_EXAMPLE = "Example: facestream gallery export people.zip"
 IMPORT_EXAMPLE = "Example: facestream gallery import people.zip --gallery postgresql://host/people"
@@ -19,7 +20,9 @@ def export_gallery(
     place: str = PLACE,
     json: bool = JSON,
 ) -> None:
-    """Write everybody, with embeddings and watchlists, into one archive; the audit trail stays.
+    """Write everybody, with embeddings, marks and watchlists, into one archive.
+
+    The audit trail stays.
 
     The archive holds biometric data, readable by its owner only.
     """
@@ -58,7 +61,8 @@ def import_gallery(
         show(Text(f"left out: {reason}", style="yellow"))
     show(
         Text(
-            f"people imported: {summary.people} ({summary.samples} photos), left out: "
-            f"{len(summary.skipped)}, gallery version {version}"
+            f"people imported: {summary.people} ({photos(summary.samples)}, "
+            f"{count_words(summary.marks, 'mark')}), left out: {len(summary.skipped)}, "
+            f"gallery version {version}"
         )
     )

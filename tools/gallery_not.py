@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from .. import ConfigError, EnrolmentRefused
@@ -16,7 +17,7 @@ from .sightings_open import STORE, open_store
 
 if TYPE_CHECKING:
     from ..stream.gallery import Gallery
-    from ..stream.gallery_marks import Mark
+    from ..stream.gallery_records import Mark
     from ..stream.records import Floats
 
 EXAMPLE = "Example: facestream gallery not 'Anna Smith' --sighting 3f2a --note 'her sister'"
@@ -133,17 +134,16 @@ def _list(gallery: Gallery, name: str | None, *, json: bool) -> None:
     if json:
         echo({"gallery": gallery.place, "version": gallery.version(), "marks": marks})
         return
-    shown = table("mark", "not", "seen in", "pack", "when", "who", "notes")
-    for one in marks:
-        shown.add_row(
-            one.id[:8],
-            Text(one.name),
-            Text(one.source),
-            Text(one.pack),
-            clock(one.created_at),
-            Text(one.actor),
-            Text(one.notes),
-        )
     if marks:
-        show(shown)
+        show(marks_table(marks, names=True))
     show(Text(f"marks: {len(marks)}, in {gallery.place}"))
+
+
+def marks_table(marks: tuple[Mark, ...], *, names: bool) -> Table:
+    """Marks, one a line; names: with whom each is not."""
+    shown = table("mark", *(["not"] if names else []), "seen in", "pack", "when", "who", "notes")
+    for one in marks:
+        whom = [one.name] if names else []
+        told = [one.source, one.pack, clock(one.created_at), one.actor, one.notes]
+        shown.add_row(*map(Text, [one.id[:8], *whom, *told]))
+    return shown

@@ -213,14 +213,28 @@ def test_watchlists_are_made_filled_listed_and_removed() -> None:
         lists("add", "Staff", "Bob")
 
 
-# Moving
+# Marks and moving
+
+
+def test_show_tells_who_the_person_is_not_and_how_to_take_it_back(data: Path) -> None:
+    face = np.array([1, 0, 0, 0], np.float32)
+    with Gallery.open(data / "gallery.db", create=False) as gallery:
+        made = gallery.mark_not("Bob", face, pack="open", embedder="c0ffee" * 10, source="door")
+    shown = " ".join(call("show", "Bob").output.split())
+    assert all(word in shown for word in (made.id[:8], "door", made.actor))
+    assert "marks 'not this person': 1" in shown and "gallery not --undo MARK" in shown
+    assert "marks" not in call("show", "Anna [Smith]").output
+    (mark,) = json.loads(call("show", "Bob", "--json").stdout)["marks"]
+    assert (mark["id"], mark["created_at"]) == (made.id, made.created_at)
+    assert "taken back" in call("not", "--undo", made.id[:8]).output
+    assert "marks" not in call("show", "Bob").output
 
 
 def test_a_gallery_is_moved_as_one_file(data: Path, tmp_path: Path) -> None:
     path, other = str(tmp_path / "people.zip"), str(tmp_path / "new" / "other.db")
     assert f"people exported: 2, into {path}" in call("export", path).output.replace("\n", "")
     shown = call("import", path, "--gallery", other).output
-    assert "people imported: 2 (3 photos), left out: 0, gallery version 1" in shown
+    assert "people imported: 2 (3 photos, 0 marks), left out: 0, gallery version 1" in shown
     with pytest.raises(GalleryError, match="in the gallery already"):
         call("import", path, "--gallery", other)
     skipped = call("import", path, "--gallery", other, "--skip").output
