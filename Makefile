@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SIM    ?= simulated
 ROOMS  := configs models stream train tools
 
-.PHONY: help demo test lint types docs bench benchmark-transport benchmark-accuracy benchmark-models benchmark-search benchmark-heads train-heads simulate-compare clean
+.PHONY: help demo test lint types docs bench benchmark-transport benchmark-accuracy benchmark-models benchmark-search benchmark-heads train-heads train-fusers simulate-compare clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 21
@@ -54,8 +54,16 @@ train-heads: $(VENV)/.installed-dev  ## The heads that the packs open and omz ca
 	  $(BIN)/facestream train ida ida-$$p --out $(SIM)/heads/ida-$$p --install || exit 1; \
 	done
 
-benchmark-heads: $(VENV)/.installed-dev  ## Fusion, IDA and quality on held-out faces, into docs/benchmarks; an hour or two on one core
-	$(BIN)/facestream bench fusion --folder $(SIM)/banks
+# What the heads are compared with; benchmark-heads shows those that there are.
+FUSERS := nan pfe cfan embedding quality guided
+train-fusers: $(VENV)/.installed-dev  ## The fusers that are only compared with, for open and omz; an hour or two on one core
+	for p in open omz; do for f in $(FUSERS); do \
+	  $(BIN)/facestream train caface caface-$$f-$$p --out $(SIM)/heads/$$f-$$p || exit 1; \
+	done; done
+
+benchmark-heads: $(VENV)/.installed-dev  ## Fusion, IDA and quality on held-out faces, into docs/benchmarks; some hours on one core
+	$(BIN)/facestream bench fusion --folder $(SIM)/banks --pack omz --pack open \
+	  $(foreach f,$(FUSERS),$(addprefix --head ,$(wildcard $(SIM)/heads/$(f)-*/export/*.npz)))
 	$(BIN)/facestream bench ida --folder $(SIM)/banks
 	$(BIN)/facestream bench quality --folder $(SIM)/banks
 

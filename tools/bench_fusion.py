@@ -34,6 +34,8 @@ COMPARED = (8, 16, 32, 64, 128, 256)
 """Set sizes over which aggregators are compared in pairs."""
 FPIR = 0.01
 RESAMPLES = 1000
+LEAST_PEOPLE = 20
+"""With sets of fewer people than this, nothing is measured: one person would be 5 % and more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,16 +82,28 @@ Cells = dict[tuple[str, int], Hits]
 """By aggregator and set size."""
 
 
+class Measured(NamedTuple):
+    """One pack on several sets of tracks, by their words.
+
+    few: of how many people there are sets, where they are fewer than LEAST_PEOPLE.
+    """
+
+    tracks: dict[str, Cells]
+    few: dict[str, int]
+
+
 def measure_pack(
     name: str, assets: Path, banks: Path, heads: Mapping[str, Path], chosen: Sequence[str]
-) -> dict[str, Cells]:
-    """By the words of a set of tracks: the hits of every aggregator and size.
-
-    What was measured is kept in BANKS/cells and taken up again.
-    """
-    fusers = fusers_of(name, heads)
-    found = all_tracks(name, assets, banks, chosen)
-    return {tracks.words: measure(tracks, fusers, banks / "cells") for tracks in found}
+) -> Measured:
+    """The hits of every aggregator and size; kept in BANKS/cells and taken up again."""
+    fusers, done = fusers_of(name, heads), Measured({}, {})
+    for tracks in all_tracks(name, assets, banks, chosen):
+        people = len(np.unique(tracks.owners))
+        if people < LEAST_PEOPLE:
+            done.few[tracks.words] = people
+        else:
+            done.tracks[tracks.words] = measure(tracks, fusers, banks / "cells")
+    return done
 
 
 def measure(tracks: Tracks, fusers: Mapping[str, Compared], keep: Path | None = None) -> Cells:
@@ -172,8 +186,12 @@ def resample(hits: Hits) -> tuple[Rate, Rate]:
 
 def compare(cells: Cells, one: str, other: str) -> Rate:
     """Mean difference in TPIR over COMPARED sizes, the sets paired, over identities."""
-    pairs = [(cells[one, size], cells[other, size]) for size in COMPARED]
-    value = np.mean([a.value[1] - b.value[1] for a, b in pairs])
-    drawn = np.mean([a.drawn[:, 1] - b.drawn[:, 1] for a, b in pairs], axis=0)
+    return contrast(cells, ((one, 1.0), (other, -1.0)))
+
+
+def contrast(cells: Cells, terms: Sequence[tuple[str, float]]) -> Rate:
+    """The same of a sum of TPIR, each times a factor."""
+    value = sum(by * np.mean([cells[one, n].value[1] for n in COMPARED]) for one, by in terms)
+    drawn = sum(by * np.mean([cells[one, n].drawn[:, 1] for n in COMPARED], 0) for one, by in terms)
     low, high = np.percentile(drawn, (2.5, 97.5))
     return Rate(float(value), float(low), float(high))

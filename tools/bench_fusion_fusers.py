@@ -35,6 +35,7 @@ from ..models.store import load_card
 SMALLEST_TRUTH = 1e-3
 LARGEST = 1 << 26
 """Bytes of a head's arrays."""
+PLAIN = ("mean", "norm", "quality", "oracle")
 RUNS_KNOWN = ", runs known"
 FOURTH = "oracle, 4th power"
 BEST = "best weights"
@@ -131,18 +132,25 @@ def _checksum(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def heads_of(pack: str, given: Sequence[str]) -> dict[str, Path]:
-    """Those of NAME=FILE whose file is called PACK.something.npz, by name.
+def heads_of(packs: Sequence[str], files: Sequence[Path]) -> dict[str, dict[str, Path]]:
+    """Files called PACK.NAME.npz, by pack and name.
 
-    Raises ConfigError for another form.
+    Raises ConfigError for another form, for a pack that is not compared, and for a name that the
+    pack has already.
     """
-    heads = {}
-    for one in given:
-        name, equals, file = one.partition("=")
-        if not (name and equals and Path(file).suffix == ".npz"):
-            raise ConfigError(f"--head must be NAME=PACK.something.npz, got {one!r}")
-        if Path(file).name.split(".")[0] == pack:
-            heads[name] = Path(file)
+    heads: dict[str, dict[str, Path]] = {pack: {} for pack in packs}
+    taken = {pack: {*PLAIN, *fusion_heads(load_card(pack))} for pack in packs}
+    for file in files:
+        pack, _, rest = file.name.partition(".")
+        name = rest.removesuffix(".npz")
+        if not name or name == rest or pack not in heads:
+            raise ConfigError(
+                f"--head must be a file PACK.NAME.npz of the packs {', '.join(packs)}, got {file}"
+            )
+        if name in taken[pack]:
+            raise ConfigError(f"{pack} has {name} already: give {file} another NAME")
+        taken[pack].add(name)
+        heads[pack][name] = file
     return heads
 
 

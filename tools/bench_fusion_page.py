@@ -8,12 +8,25 @@ from datetime import UTC, datetime
 import numpy as np
 
 from .. import __version__
-from .bench_fusion import COMPARED, SIZES, Cells, Rate, compare, resample
-from .bench_fusion_fusers import BEST, FOURTH, RUNS_KNOWN
+from ..models.store import load_card
+from .bench_fusion import COMPARED, LEAST_PEOPLE, SIZES, Cells, Measured, Rate, compare, resample
+from .bench_fusion_fusers import BEST, FOURTH, PLAIN, RUNS_KNOWN
 from .bench_fusion_tracks import FPS, LEVELS, SECONDS, SETS, SIMULATED
+from .bench_fusion_verdict import LIVE, any_of, in_short, list_words, mean_rate, names_of, points
 from .revision import revision
 
 INTRODUCTION = """# Fusing tracks of bad pictures
+
+Which aggregator makes the best template of a track? A set is a track: one to four stretches of
+frames that resemble each other, in most sets the longest of them the worst; every aggregator fuses
+the same sets. Each searches a gallery of all people: TPIR at FPIR 1 %. Differences are paired, with
+95 % intervals over the people; *clearly* means that the interval leaves out 0.
+
+The aims: ahead of every baseline, LightQNet's weights and the learned mean included, in sets of 8
+faces and more, and half of the gap from weights by quality to an oracle's, which weighs by the
+square of the true cosine.
+"""
+METHOD = """## How it was measured
 
 Written by
 
@@ -21,28 +34,17 @@ Written by
 
 on {date}, facestream {version}, revision {revision}.
 
-A set is a track: one to four stretches of frames that resemble each other, in most sets the
-longest of them the worst. {sets} sets of each size per person ({wild} of wild); every
-aggregator fuses the same.
-Each set searches a gallery of all people: rank 1, and TPIR at FPIR 1 %, where the same search
-without its own person is the non-mated one. 95 % intervals: bootstrap over the people, the
+{sets} sets of each size per person ({wild} of wild). Rank 1, and TPIR at FPIR 1 %, where the same
+search without its own person is the non-mated one. 95 % intervals: bootstrap over the people, the
 threshold drawn anew.
 {kinds}
 
 *mean*, *quality*, *learned* and *caface* are the aggregators that run live, with the heads that
-ship; *norm* weighs by the embedding's length, *oracle* by the square of the true cosine with the
-enrolled template above the mean cosine of different people, which no system knows. The oracle
-weighs each face by itself, and its square is a guess: it can be beaten.
-
-*nan*, *cfan*, *pfe*, *quality-caface*, *guided-caface* and *learned-embedding*, where they are
-shown, were trained by the same recipe on the same sets (`facestream train caface caface-nan-omz`
-and so on) and do not run live. CFAN and PFE read feature maps, which these packs' networks do not
-give: here they read the style statistics instead, means and deviations of such maps, and are not
-the papers'. PFE has its own loss. The last three are what was tried beyond: *quality-caface* is
-CAFace with the quality as one more style channel; in *guided-caface* a face counts exp(score) times
-in CAFace, with a score like that of the learned mean, so that what it learns beyond comes from the
-set; *learned-embedding* is the learned mean that also reads the embedding.
-
+ship; *quality* weighs by the pack's own quality, {qualities}; *norm* weighs by the
+embedding's length, *oracle* by the square of the true cosine with the enrolled template above the
+mean cosine of different people, which no system knows. The oracle weighs each face by itself, and
+its square is a guess: it can be beaten.
+{rivals}
 A stretch that is longer than its run walks back and forth over it, so a set may hold a view twice.
 Columns in which any set does are marked *augmented*; how many do, and how many different views a
 set has, is told first. Comparisons over several sizes count such sets too. The heads were trained
@@ -54,6 +56,16 @@ about frames that say the same: every stretch counts once, however long it is (a
 video is one stretch, so that says nothing there). *4th power* of the
 true cosine is about the best that weighing each face by itself can do. *Best weights* are those
 with which a weighted mean comes nearest to the enrolled template.
+"""
+RIVALS = """
+Others do not run live. They were trained by the same recipe on the same sets, in as many
+steps as the heads that ship or fewer, and chosen on fewer people (`facestream train caface
+caface-nan-omz` and so on). {absent}CFAN and PFE read feature maps, which these packs' networks do
+not give: here they read the style statistics instead, means and deviations of such maps, and are
+not the papers'. PFE has its own loss. *caface-quality*, *caface-guided* and *learned-embedding* are
+what was tried beyond. The first is CAFace with the quality as one more style channel; in the second
+a face counts exp(score) times in CAFace, with a score like that of the learned mean, so that what
+it learns beyond comes from the set; the third is the learned mean that also reads the embedding.
 """
 KINDS = {
     "london": """
@@ -74,82 +86,108 @@ KINDS = {
 }
 
 
-def write_page(measured: Mapping[str, Mapping[str, Cells]], command: str) -> str:
-    """The page in Markdown. measured: cells by pack and by the words of the tracks."""
-    kinds = {words.partition(",")[0] for tracks in measured.values() for words in tracks}
-    told = [text for kind, text in KINDS.items() if kind in kinds]
-    parts = [
-        INTRODUCTION.format(
-            command=command,
-            date=f"{datetime.now(UTC):%Y-%m-%d}",
-            version=__version__,
-            revision=revision(),
-            sets=SETS["london"],
-            wild=SETS["wild"],
-            kinds="".join(told).format(**_facts(measured)),
-        )
-    ]
-    for pack, tracks in measured.items():
-        parts += [f"## {pack}\n", _means(tracks)]
-        if all(("learned", COMPARED[0]) in cells for cells in tracks.values()):
-            parts.append(_against_learned(tracks))
-        for words, cells in tracks.items():
-            parts += [f"### {words}\n", _repeats(cells), _table(cells, 1), _table(cells, 0)]
-            parts += [_differences(cells), _gains(cells)]
+def write_page(measured: Mapping[str, Measured], command: str) -> str:
+    """The page in Markdown. measured: by pack, whose cards say what they fuse with."""
+    parts = [INTRODUCTION]
+    for pack, done in measured.items():
+        parts.append(f"## {pack} in short\n")
+        if done.tracks:
+            parts.append(in_short(pack, done.tracks, load_card(pack).fusion.aggregator))
+        parts += [_few(words, people) for words, people in done.few.items()]
+    parts.append(_method(measured, command))
+    for pack, done in measured.items():
+        if not done.tracks:
+            continue
+        parts += [f"## {pack}\n", _means(done.tracks)]
+        if all(("learned", COMPARED[0]) in cells for cells in done.tracks.values()):
+            parts.append(_against_learned(done.tracks))
+        for words, cells in done.tracks.items():
+            parts += [f"### {pack}: {words}\n", _repeats(cells), _table(cells, 1)]
+            parts += [_table(cells, 0), _differences(cells), _gains(cells)]
     return "\n".join(parts)
 
 
-def _facts(measured: Mapping[str, Mapping[str, Cells]]) -> dict[str, object]:
-    """What the descriptions of the tracks are filled with."""
+def _method(measured: Mapping[str, Measured], command: str) -> str:
+    """What was fused, by what, and the command."""
+    shown = {words for done in measured.values() for words in done.tracks}
+    kinds = {words.partition(",")[0] for words in shown}
+    presets = {words.rpartition(", ")[2] for words in shown}
     people = [
         int(hits.owners.max()) + 1
-        for tracks in measured.values()
-        for words, cells in tracks.items()
+        for done in measured.values()
+        for words, cells in done.tracks.items()
         if words != "wild"
         for hits in cells.values()
     ]
-    shown = {words.rpartition(", ")[2] for tracks in measured.values() for words in tracks}
-    levels = (f"{n} {low:g} to {high:g}" for n, (low, high) in LEVELS.items() if n in shown)
-    return {
-        "people": max(people, default=0),
-        "levels": ", ".join(levels),
-        "presets": " and ".join(name for name in SIMULATED if name in shown),
-        "fps": FPS,
-        "seconds": SECONDS,
+    levels = (f"{n} {low:g} to {high:g}" for n, (low, high) in LEVELS.items() if n in presets)
+    told = "".join(text for kind, text in KINDS.items() if kind in kinds).format(
+        people=max(people, default=0),
+        levels=", ".join(levels),
+        presets=" and ".join(name for name in SIMULATED if name in presets),
+        fps=FPS,
+        seconds=SECONDS,
+    )
+    return METHOD.format(
+        command=command,
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
+        version=__version__,
+        revision=revision(),
+        sets=SETS["london"],
+        wild=SETS["wild"],
+        kinds=told,
+        qualities=list_words([f"{_quality(pack)} in {pack}" for pack in measured]),
+        rivals=_rivals(measured),
+    )
+
+
+def _quality(pack: str) -> str:
+    """The model that a pack judges faces with, or what it does without one."""
+    spec = load_card(pack).quality
+    return spec.file or spec.kind.replace("_", "-")
+
+
+def _rivals(measured: Mapping[str, Measured]) -> str:
+    """About the heads that do not run live, and which pack has none of a kind; nothing without."""
+    heads = {
+        pack: [name for name in names_of(any_of(done.tracks)) if name not in (*PLAIN, *LIVE)]
+        for pack, done in measured.items()
+        if done.tracks
     }
+    every = dict.fromkeys(name for names in heads.values() for name in names)
+    absent = [
+        f"Not trained for {pack}: {list_words(missing)}. "
+        for pack, names in heads.items()
+        if (missing := [name for name in every if name not in names])
+    ]
+    return RIVALS.format(absent="".join(absent)) if every else ""
+
+
+def _few(words: str, people: int) -> str:
+    return (
+        f"Nothing is said of {words}: only {people} people have a set, and {LEAST_PEOPLE} are the "
+        "fewest that are measured.\n"
+    )
 
 
 def _means(tracks: Mapping[str, Cells]) -> str:
     """Mean TPIR over the compared sizes, per fuser and kind of track."""
     title = f"TPIR at FPIR 1 %, mean of N = {_sizes()}"
     lines = [f"| {title} | {' | '.join(tracks)} |", "|---" * (len(tracks) + 1) + "|"]
-    for name in _names(next(iter(tracks.values()))):
-        shown = [
-            f"{100 * np.mean([cells[name, size].value[1] for size in COMPARED]):.1f}"
-            for cells in tracks.values()
-        ]
+    for name in names_of(any_of(tracks)):
+        shown = [f"{100 * mean_rate(cells, name):.1f}" for cells in tracks.values()]
         lines.append(f"| {name} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
 
 
 def _against_learned(tracks: Mapping[str, Cells]) -> str:
     """Paired differences of every fuser with the learned mean."""
-    names = [name for name in _names(next(iter(tracks.values()))) if name != "learned"]
+    names = [name for name in names_of(any_of(tracks)) if name != "learned"]
     title = "TPIR less that of learned, points"
     lines = [f"| {title} | {' | '.join(tracks)} |", "|---" * (len(tracks) + 1) + "|"]
     for name in names:
-        shown = [_interval(compare(cells, name, "learned"), "+") for cells in tracks.values()]
+        shown = [points(compare(cells, name, "learned")) for cells in tracks.values()]
         lines.append(f"| {name} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
-
-
-def _told(name: str) -> bool:
-    """Whether it is an oracle that is told of in the table of gains alone."""
-    return name.endswith(RUNS_KNOWN) or name in (FOURTH, BEST)
-
-
-def _names(cells: Cells) -> list[str]:
-    return [name for name in dict.fromkeys(name for name, _ in cells) if not _told(name)]
 
 
 def _sizes() -> str:
@@ -158,7 +196,7 @@ def _sizes() -> str:
 
 def _heads(title: str, cells: Cells) -> list[str]:
     """The first two lines of a table by size; the sets are the same for every aggregator."""
-    first = _names(cells)[0]
+    first = names_of(cells)[0]
     heads = [
         f"N={n}" + (" (augmented)" if (cells[first, n].distinct < n).any() else "") for n in SIZES
     ]
@@ -167,7 +205,10 @@ def _heads(title: str, cells: Cells) -> list[str]:
 
 def _repeats(cells: Cells) -> str:
     """How many sets repeat a view, and how many different views a set has."""
-    lines, distinct = _heads("sets", cells), [cells[_names(cells)[0], n].distinct for n in SIZES]
+    lines, distinct = (
+        _heads("sets", cells),
+        [cells[names_of(cells)[0], n].distinct for n in SIZES],
+    )
     shares = [f"{100 * np.mean(d < n):.0f}" for d, n in zip(distinct, SIZES, strict=True)]
     means = [f"{np.mean(d):.1f}" for d in distinct]
     lines.append(f"| that repeat a view, % | {' | '.join(shares)} |")
@@ -178,7 +219,7 @@ def _repeats(cells: Cells) -> str:
 def _table(cells: Cells, which: int) -> str:
     """Rank 1 (0) or TPIR (1), per cent."""
     lines = _heads(("rank 1, %", "TPIR at FPIR 1 %, with 95 % intervals")[which], cells)
-    for name in _names(cells):
+    for name in names_of(cells):
         rates = [resample(cells[name, size])[which] for size in SIZES]
         shown = [f"{100 * r.value:.1f}" if which == 0 else _interval(r) for r in rates]
         lines.append(f"| {name} | {' | '.join(shown)} |")
@@ -188,7 +229,7 @@ def _table(cells: Cells, which: int) -> str:
 def _differences(cells: Cells) -> str:
     """Paired differences of the trained heads, and how much of the gap to the oracle they close."""
     plain = ("mean", "norm", "quality")
-    trained = [name for name in _names(cells) if name not in (*plain, "oracle")]
+    trained = [name for name in names_of(cells) if name not in (*plain, "oracle")]
     title = f"TPIR less that of, points, mean of N = {_sizes()}"
     lines = [
         f"| {title} | {' | '.join(plain)} | share of the gap from quality to oracle |",
@@ -196,12 +237,12 @@ def _differences(cells: Cells) -> str:
     ]
     gap = compare(cells, "oracle", "quality")
     for one in trained:
-        shown = [_interval(compare(cells, one, other), "+") for other in plain]
+        shown = [points(compare(cells, one, other)) for other in plain]
         # A share of what may be no gap says nothing.
         share = compare(cells, one, "quality").value / gap.value if gap.low > 0 else None
         shown.append("" if share is None else f"{100 * share:.0f} %")
         lines.append(f"| {one} | {' | '.join(shown)} |")
-    shown = [_interval(compare(cells, "oracle", other), "+") for other in plain]
+    shown = [points(compare(cells, "oracle", other)) for other in plain]
     lines.append(f"| oracle | {' | '.join(shown)} | |")
     return "\n".join(lines) + "\n"
 
@@ -216,11 +257,9 @@ def _gains(cells: Cells) -> str:
         (BEST, FOURTH),
     ):
         if (one, COMPARED[0]) in cells and (other, COMPARED[0]) in cells:
-            lines.append(f"| {one} - {other} | {_interval(compare(cells, one, other), '+')} |")
+            lines.append(f"| {one} - {other} | {points(compare(cells, one, other))} |")
     return "\n".join(lines) + "\n"
 
 
-def _interval(rate: Rate, sign: str = "") -> str:
-    return (
-        f"{100 * rate.value:{sign}.1f} ({100 * rate.low:{sign}.1f} to {100 * rate.high:{sign}.1f})"
-    )
+def _interval(rate: Rate) -> str:
+    return f"{100 * rate.value:.1f} ({100 * rate.low:.1f} to {100 * rate.high:.1f})"

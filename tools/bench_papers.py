@@ -54,8 +54,8 @@ def bench_fusion(
     assets: Assets = None,
     pack: Packs = None,
     head: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=PACK.something.npz of `facestream train caface`, a further row."),
+        list[Path] | None,
+        typer.Option(help="PACK.NAME.npz of `facestream train caface`: a further row of PACK."),
     ] = None,
     tracks: Annotated[
         list[str] | None,
@@ -64,7 +64,7 @@ def bench_fusion(
 ) -> None:
     """Fuse tracks of bad pictures by every aggregator, and write a page about it.
 
-    Example: facestream bench fusion --folder banks/ --head nan=run/export/omz.nan.npz
+    Example: facestream bench fusion --folder banks/ --head run/export/omz.nan.npz
     """
     from .bench_accuracy import find_packs
     from .bench_fusion import measure_pack
@@ -75,13 +75,11 @@ def bench_fusion(
     place = assets_of(assets)
     packs, _ = find_packs(pack)
     chosen = tracks or TRACKS
-    given = {name: heads_of(name, head or ()) for name in packs}
+    given = heads_of(packs, head or ())
     measured = {name: measure_pack(name, place, folder, given[name], chosen) for name in packs}
     words = [f" --pack {name}" for name in pack or ()]
     words += [f" --tracks {name}" for name in tracks or ()]
-    words += [
-        f" --head {name}={path.name}" for heads in given.values() for name, path in heads.items()
-    ]
+    words += [f" --head {path.name}" for path in head or ()]
     command = f"facestream bench fusion --folder banks{''.join(words)}"
     write_out(out, write_page(measured, command), packs)
 

@@ -18,10 +18,20 @@ from facestream.models.fusion import Members, normalise_rows
 from facestream.models.pack import fusion_heads
 from facestream.models.store import load_card
 from facestream.tools import bench_fusion, bench_fusion_tracks
-from facestream.tools.bench_fusion import Cells, Hits, compare, measure, resample
+from facestream.tools.bench_fusion import (
+    Cells,
+    Hits,
+    Measured,
+    compare,
+    contrast,
+    measure,
+    measure_pack,
+    resample,
+)
 from facestream.tools.bench_fusion_fusers import Compared, Drawn, fusers_of, heads_of, open_head
 from facestream.tools.bench_fusion_page import write_page
 from facestream.tools.bench_fusion_tracks import SETS, TRACKS, Tracks, all_tracks, draw_sets
+from facestream.tools.bench_fusion_verdict import in_short
 from facestream.tools.sim_cast import cast_from_assets
 
 ASSETS = Path(os.environ.get("FACESTREAM_ASSETS", "/nowhere"))
@@ -52,6 +62,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes that are measured here; each module has the names by itself."""
     for module in ("bench_fusion", "bench_fusion_page"):
         monkeypatch.setattr(f"facestream.tools.{module}.SIZES", SHORT)
+    for module in ("bench_fusion", "bench_fusion_page", "bench_fusion_verdict"):
         monkeypatch.setattr(f"facestream.tools.{module}.COMPARED", SHORT[1:])
 
 
@@ -119,29 +130,118 @@ def test_columns_are_augmented_where_sets_repeat_views(
         key: dataclasses.replace(hits, distinct=quarter) if key[1] == 16 else hits
         for key, hits in cells.items()
     }
-    page = write_page({"omz": {"london, made": made}}, "bench")
+    page = write_page({"omz": Measured({"london, made": made}, {})}, "bench")
     assert "| sets | N=1 | N=16 (augmented) |" in page and "N=1 (augmented)" not in page
     assert "| that repeat a view, % | 0 | 25 |" in page
     assert "| distinct views, mean | 1.0 | 15.0 |" in page
 
 
 def test_the_page_tells_everything(cells: Cells) -> None:
-    page = write_page({"omz": {"london, made": cells}}, "facestream bench fusion --folder banks")
-    assert "## omz" in page and "### london, made" in page and "N=64 (augmented)" in page
+    done = Measured({"london, made": cells}, {"simulated, night": 3})
+    page = write_page({"omz": done}, "facestream bench fusion --folder banks")
+    assert "### omz: london, made" in page and "N=64 (augmented)" in page
     assert "| caface - learned |" not in page and "| learned, runs known - learned |" in page
-    first, second = (
-        page.index("| TPIR at FPIR 1 %, mean"),
-        page.index("| TPIR less that of learned"),
-    )
-    assert first < second < page.index("### london, made")
-    assert "\n| caface | " in page[second:] and "\n| learned | " not in page[second:][:400]
+    places = [
+        page.index(words)
+        for words in (
+            "## omz in short",
+            "Nothing is said of simulated, night: only 3 people have a set, and 20 are",
+            "## How it was measured",
+            "\n## omz\n",
+            "| TPIR at FPIR 1 %, mean",
+            "| TPIR less that of learned",
+            "### omz: london, made",
+        )
+    ]
+    assert places == sorted(places)
+    against = page[places[-2] :]
+    assert "\n| caface | " in against and "\n| learned | " not in against[:400]
     assert f"\n- *London*: the {PEOPLE} people" in page and "- *wild*" not in page
+    assert "the pack's own quality, lightqnet in omz;" in page and "do not run live" not in page
 
 
 def test_the_page_describes_what_was_measured(cells: Cells) -> None:
-    page = write_page({"omz": {"london, strong": cells, "simulated, night": cells}}, "bench")
+    head = {("caface-guided", n): hits for (name, n), hits in cells.items() if name == "caface"}
+    omz = Measured({"london, strong": cells | head, "simulated, night": cells | head}, {})
+    open_ = Measured({"london, strong": cells}, {})
+    page = write_page({"omz": omz, "open": open_}, "bench")
     assert "damage strong 0.55 to 0.9 on a scale" in page
     assert "preset night, 12 pictures per second" in page
+    assert "lightqnet in omz and training-free in open;" in page
+    assert "Others do not run live." in page and "Not trained for open: caface-guided. " in page
+    nothing = write_page({"omz": Measured({}, {"simulated, night": 0})}, "bench")
+    assert "only 0 people" in nothing and "| TPIR" not in nothing
+
+
+def made_cells(found: dict[str, float]) -> Cells:
+    """Cells in which each fuser names this share of ten people, 10 searches each, at every size."""
+    owners = np.repeat(np.arange(10), 10)
+    place = np.tile(np.arange(10), 10)
+    return {
+        (name, size): Hits(
+            owners,
+            np.where(place < 10 * share, 0.9, 0.1),
+            np.full(100, 0.5),
+            np.full(100, size),
+        )
+        for name, share in found.items()
+        for size in SHORT
+    }
+
+
+def test_aims_are_judged_by_the_numbers() -> None:
+    plain = {"mean": 0.2, "norm": 0.2, "quality": 0.4, "oracle": 0.8, "oracle, 4th power": 1.0}
+    won = made_cells(plain | {"learned": 0.7, "caface": 0.5, "nan": 0.8})
+    lost = made_cells(plain | {"learned": 0.4, "caface": 0.9, "nan": 0.1, "oracle": 0.3})
+    text = in_short("omz", {"london, made": won, "wild": lost}, "learned")
+    # Everybody has the same share in every resample: intervals have no width.
+    for line in (
+        "| *learned*, what omz fuses with: TPIR, % | 70.0 | 40.0 |",
+        "| *learned* less the best of mean, norm and quality "
+        "| quality: +30.0 (+30.0 to +30.0) | quality: +0.0 (+0.0 to +0.0) |",
+        "| *caface* less *learned* | -20.0 (-20.0 to -20.0) | +50.0 (+50.0 to +50.0) |",
+        "| the best of what does not run live, less *learned* "
+        "| nan: +10.0 (+10.0 to +10.0) | nan: -30.0 (-30.0 to -30.0) |",
+        "| share of the gap from *quality* to *oracle* that *learned* closes "
+        "| 75 % | no clear gap |",
+        "| share of the gap from *quality* to *oracle, 4th power* that *caface* closes "
+        "| 17 % | 83 % |",
+        "*learned* on london made, +20.0 (+20.0 to +20.0) before caface; *caface* on wild, ",
+        "- Aim, *learned* clearly ahead of mean, norm and quality: **met** on london made; "
+        "**missed** on wild (level with quality).",
+        "- Aim, *caface* clearly ahead of mean, norm, quality and learned: **met** on wild; "
+        "**missed** on london made (clearly behind learned).",
+        "- Aim, half of the gap, *learned*: **met** on london made (75 %). "
+        "No gap is clear on wild.",
+        "- Aim, half of the gap, *caface*: **missed** on london made (25 %). ",
+        "- Clearly ahead of *learned*: *caface* on wild, +50.0 (+50.0 to +50.0); "
+        "*nan* on london made, +10.0 (+10.0 to +10.0). Of these 10 comparisons",
+    ):
+        assert line in text, line
+
+
+def test_a_share_that_is_not_clear_is_said(cells: Cells) -> None:
+    half = contrast(cells, (("oracle", 0.5), ("quality", 0.5), ("mean", -1.0)))
+    there, back = compare(cells, "oracle", "mean"), compare(cells, "quality", "mean")
+    assert half.value == pytest.approx((there.value + back.value) / 2)
+    owners = np.repeat(np.arange(10), 10)
+    # The gap is clear; the head finds everybody of half of the people, the others as quality does.
+    ahead = Hits(owners, np.where(owners < 5, 0.9, 0.1), np.full(100, 0.5), np.full(100, 1))
+    plain = dict.fromkeys(("mean", "norm", "quality"), 0.0)
+    made = made_cells(plain | {"oracle": 1.0, "oracle, 4th power": 1.0})
+    made |= {("learned", size): ahead for size in SHORT}
+    text = in_short("omz", {"wild": made}, "learned")
+    assert "**met** on wild (50 %; whether more than half is not clear)." in text
+
+
+def test_of_few_people_nothing_is_measured(
+    tracks: Tracks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_fusion, "all_tracks", lambda *given: iter([tracks]))
+    monkeypatch.setattr(bench_fusion, "measure", lambda *given: {})
+    assert measure_pack("omz", tmp_path, tmp_path, {}, []) == ({}, {"london, made": PEOPLE})
+    monkeypatch.setattr(bench_fusion, "LEAST_PEOPLE", PEOPLE)
+    assert measure_pack("omz", tmp_path, tmp_path, {}, []) == ({"london, made": {}}, {})
 
 
 def test_tracks_are_chosen_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,11 +296,17 @@ def test_heads_in_files_are_rows_of_their_own(tracks: Tracks, tmp_path: Path) ->
             np.testing.assert_allclose(fuse([one, one])[1], expected, atol=2e-5)
         again = fusers_of("omz", {"again": path})["again"].fuse
         np.testing.assert_array_equal(again([long]), fuse([long]))
-    given = ["nan=x/omz.nan.npz", "nan=y/open.nan.npz"]
-    assert heads_of("omz", given) == {"nan": Path("x/omz.nan.npz")}
-    for wrong in ("omz.nan.npz", "nan=omz.nan.pt"):
-        with pytest.raises(ConfigError, match="NAME=PACK"):
-            heads_of("omz", [wrong])
+    given = [Path("x/omz.nan.npz"), Path("y/open.nan.npz"), Path("omz.caface-guided.npz")]
+    assert heads_of(["omz", "open"], given) == {
+        "omz": {"nan": given[0], "caface-guided": given[2]},
+        "open": {"nan": given[1]},
+    }
+    for wrong in ("open.nan.npz", "omz.npz", "omz.nan.pt"):
+        with pytest.raises(ConfigError, match=r"PACK\.NAME\.npz of the packs omz, got"):
+            heads_of(["omz"], [Path(wrong)])
+    for twice in (["omz.caface.npz"], ["omz.mean.npz"], ["x/omz.nan.npz", "y/omz.nan.npz"]):
+        with pytest.raises(ConfigError, match=r"omz has [a-z]+ already: give"):
+            heads_of(["omz"], [Path(one) for one in twice])
     np.savez(tmp_path / "omz.nothing.npz", some=np.zeros(1))
     with pytest.raises(CorruptModelFile, match=r"omz\.nothing\.npz"):
         open_head(tmp_path / "omz.nothing.npz", card)
