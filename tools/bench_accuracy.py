@@ -57,7 +57,7 @@ def bench_accuracy(
     seed: Annotated[int, typer.Option(min=0, help="Of simulation, sets and bootstrap.")] = 1,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap; 0: no intervals.")] = 1000,
 ) -> None:
-    """Measure recognition for every pack, aggregator and matcher, and write a page about it.
+    """Measure what runs of every pack do by default, beside other ways, and write a page about it.
 
     Example: facestream bench accuracy --folder simulated/accuracy
     """
@@ -87,12 +87,8 @@ def measure_sections(
     bootstrap: Bootstrap,
 ) -> list[str]:
     """Render, record and embed what is not in `folder` yet, and measure it all: the sections."""
-    from .bench_accuracy_page import (
-        stills_section,
-        summary_section,
-        tracking_section,
-        video_section,
-    )
+    from .bench_accuracy_page import stills_section, tracking_section
+    from .bench_accuracy_runs import fusion_section, given_section, run_section, summary_section
     from .bench_accuracy_stills import find_wild, measure_stills
     from .bench_accuracy_videos import compare_trackers, measure_videos, render
 
@@ -113,9 +109,11 @@ def measure_sections(
         clock.tell("real stills: measured")
     return [
         summary_section(videos, stills),
-        video_section(videos, bootstrap),
+        run_section(videos, bootstrap),
+        fusion_section(videos),
+        given_section(videos),
         tracking_section(videos, trackers),
-        stills_section(stills, bootstrap),
+        stills_section(stills, videos.defaults, bootstrap),
     ]
 
 
@@ -190,11 +188,10 @@ Two kinds of data: **simulated** video, and **real** stills that are for **resea
 compare variants with each other; how well your cameras do, only your own recordings tell
 (`facestream evaluate video`). Definitions are those of [evaluation.md](../evaluation.md).
 
-- *Fusion* makes one template of several faces: `mean` of the embeddings, `quality` weighs them.
-  *Score* compares templates: `cosine`, or `ida`, which takes into account how densely faces lie.
-- *Given*: boxes and landmarks of the truth. *Ours*: end to end, our detector finds the faces (in
-  video our tracker follows them); whoever is not found is missed.
-- Rank 1 and TPIR are in %, in brackets the 95 % bootstrap interval over people. **Bold**: the best
-  of a column. With fewer than 100 searches of strangers TPIR@FPIR 1 % is TPIR without any false
-  positive, and is called so.
+- *Fusion* makes one template of several faces: the `mean` of the embeddings, or weighed by
+  `quality`, by the `learned` head of the pack's card, or by its `caface`. *Score* compares
+  templates: `cosine`, or `ida`, which takes into account how densely faces lie.
+- **(default)** is what a run does that is told nothing, as far as the pack goes; its threshold is
+  fitted to the gallery for FPIR 1 % ([thresholds](../thresholds.md)).
+- Rank 1, TPIR and shares are in %, in brackets the 95 % interval.
 """

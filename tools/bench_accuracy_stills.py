@@ -73,10 +73,9 @@ class StillNumbers(NamedTuple):
     numbers: dict[tuple[int, Variant, bool], dict[str, Number]]
     found: dict[str, float]
 
-    @property
-    def variants(self) -> list[Variant]:
-        """The rows, in order."""
-        return list(dict.fromkeys(variant for _, variant, _ in self.numbers))
+    def variants(self, pack: str) -> list[Variant]:
+        """The rows of a pack, its default first."""
+        return list(dict.fromkeys(one for _, one, _ in self.numbers if one.pack == pack))
 
 
 def find_wild(assets: Path) -> Wild | None:

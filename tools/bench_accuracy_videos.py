@@ -9,16 +9,17 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from .. import ConfigError
+from ..configs.schema import Config
 from ..configs.simulation import PRESETS, check, read_simulation
 from ..models.pack import Pack, open_pack
 from .bench_trackers import compare
+from .build import aggregator_of
 from .eval_progress import progress_bar
 from .eval_tracks import (
     DetectionCounts,
@@ -30,10 +31,10 @@ from .eval_tracks import (
 )
 from .eval_video import video_weights
 from .eval_video_decide import Decider, Watched, watch
-from .eval_video_identify import Video, build_case, measure_case
+from .eval_video_identify import Video, build_case, measure_case, strangers_named
 from .eval_video_record import Recording, record
 from .eval_video_set import Clip, Rules, VideoSet, read_set
-from .report_record import Bad, Number, measured
+from .report_record import Bad, Draws, Number, measured
 from .run import configure
 from .sim_cast import cast_from_assets
 from .sim_set import Request, plan_videos, render_set
@@ -77,23 +78,54 @@ class Found(NamedTuple):
     tracking: TrackingScores
 
 
-class VideoNumbers(NamedTuple):
-    """Everything about simulated video; sets are presets, then ALL.
+class Limit(NamedTuple):
+    """One way to draw the line: in words, and as settings of a run; none for what runs do."""
 
-    numbers: by key of the report of `evaluate video`, for a set, a variant, and given boxes or not.
-    found: by set and pack. enrolled: people in the gallery; refused: photos that were not enrolled.
+    words: str
+    settings: tuple[str, ...] = ()
+
+
+class Measures(NamedTuple):
+    """What came out for one way to fuse, score and draw the line, on one set.
+
+    numbers: by key of the report of `evaluate video`. draws: of the same, draw n of every one is of
+    the same resample. named: of `strangers` passes, how many had a name. false: alerts. threshold:
+    in force.
+    """
+
+    numbers: dict[str, Number]
+    draws: dict[str, Draws]
+    named: int
+    strangers: int
+    false: int
+    threshold: float
+
+
+class VideoNumbers(NamedTuple):
+    """Everything about simulated video; sets are presets, then ALL, `whole` is the last.
+
+    numbers: for a set, a variant, and given boxes or not: of `whole` for every variant, of presets
+    for the defaults alone. limits: for a pack's default on `whole`, end to end, by the name of a
+    limit. found: by set and pack. enrolled: people in the gallery; refused: photos that were not
+    enrolled.
     """
 
     facts: dict[str, Facts]
-    numbers: dict[tuple[str, Variant, bool], dict[str, Number]]
+    defaults: dict[str, Variant]
+    numbers: dict[tuple[str, Variant, bool], Measures]
+    limits: dict[tuple[str, str], Measures]
     found: dict[tuple[str, str], Found]
     enrolled: int
     refused: int
 
     @property
-    def variants(self) -> list[Variant]:
-        """The rows, in order."""
-        return list(dict.fromkeys(variant for _, variant, _ in self.numbers))
+    def whole(self) -> str:
+        """The set of everything."""
+        return list(self.facts)[-1]
+
+    def variants(self, pack: str) -> list[Variant]:
+        """The rows of a pack, its default first."""
+        return list(dict.fromkeys(one for _, one, _ in self.numbers if one.pack == pack))
 
 
 class _Look(NamedTuple):
@@ -137,41 +169,74 @@ def measure_videos(
         name: read_set(root, "own", None, skip_bad=False, bad=[]) for name, root in roots.items()
     }
     photos = {who: some for one in sets.values() for who, some in sorted(one.photos.items())}
-    numbers: dict[tuple[str, Variant, bool], dict[str, Number]] = {}
-    found: dict[tuple[str, str], Found] = {}
-    refused = 0
+    facts = {one: _facts(sets, one, set(photos)) for one in _groups(sets)}
+    made = VideoNumbers(facts, {}, {}, {}, {}, len(photos), 0)
     for name in packs:
         pack = open_pack(name)
         looks = {given: _look(sets, pack, store, given=given) for given in (True, False)}
-        found |= {(one, name): _find(looks[False], one, bootstrap) for one in _groups(sets)}
-        chosen = list(pack_variants(pack))
-        with progress_bar(f"deciding, {name}", len(chosen) * 2 * len(_groups(sets))) as advance:
-            for variant in chosen:
-                bad: list[Bad] = []
-                with ExitStack() as stack:
-                    config = configure(
-                        None, [str(looks[True][0].clip.source)], pack=name,
-                        settings=(f"fuse.aggregator={variant.aggregator}",
-                                  f"match.score={variant.matcher}"),
-                    )  # fmt: skip
-                    decider = stack.enter_context(Decider(config, pack, photos, bad))
-                    for given, some in looks.items():
-                        for group, measure in _decide(decider, some, sets, bootstrap):
-                            numbers[group, variant, given] = measure
-                            advance(1)
-                refused = max(refused, len(bad))
-    facts = {one: _facts(sets, one, set(photos)) for one in _groups(sets)}
-    return VideoNumbers(facts, numbers, found, len(photos), refused)
+        made.found.update({(one, name): _find(looks[False], one, bootstrap) for one in facts})
+        bad: list[Bad] = []
+        source = str(looks[True][0].clip.source)
+        with Decider(configure(None, [source], pack=name), pack, photos, bad) as decider:
+            _measure_pack(made, decider, pack, looks, bootstrap)
+        made = made._replace(refused=max(made.refused, len(bad)))
+    return made
 
 
-def pack_variants(pack: Pack) -> Iterator[Variant]:
-    """Every combination of fusion and score that a pack has the parts for."""
-    for aggregator in ("mean", "quality", *pack.fusion_heads):
-        for matcher in (
-            "cosine",
-            *(("ida",) if pack.card.ida and pack.anchors is not None else ()),
-        ):
-            yield Variant(pack.card.name, aggregator, matcher)
+def _measure_pack(
+    made: VideoNumbers,
+    decider: Decider,
+    pack: Pack,
+    looks: Mapping[bool, Sequence[_Look]],
+    bootstrap: Bootstrap,
+) -> None:
+    """Decide a pack's recordings in every way, into `made`. looks: given boxes, and not."""
+    name, source = pack.card.name, str(looks[True][0].clip.source)
+    default = made.defaults[name] = default_of(pack)
+    chosen, limits = pack_variants(pack), limits_of(pack)
+    with progress_bar(f"deciding, {name}", 2 * len(chosen) + len(limits)) as advance:
+        for variant in chosen:
+            settings = f"fuse.aggregator={variant.aggregator}", f"match.score={variant.matcher}"
+            config = configure(None, [source], pack=name, settings=settings)
+            groups = list(made.facts) if variant == default else [made.whole]
+            for given, some in looks.items():
+                for group, measures in _decide(decider, config, some, groups, bootstrap):
+                    made.numbers[group, variant, given] = measures
+                advance(1)
+        for limit in limits:
+            config = configure(None, [source], pack=name, settings=limit.settings)
+            found = _decide(decider, config, looks[False], [made.whole], bootstrap)
+            made.limits[name, limit.words] = dict(found)[made.whole]
+            advance(1)
+
+
+def default_of(pack: Pack) -> Variant:
+    """What a run does that is told nothing."""
+    config = Config(())
+    return Variant(pack.card.name, aggregator_of(pack.card, config), config.match.score)
+
+
+def limits_of(pack: Pack) -> list[Limit]:
+    """Where else than by default the line can be drawn: other promises, the pack's own number."""
+    if pack.strangers is None:
+        return []
+    promises = [Limit(f"FPIR {100 * f:g} %", (f"match.target_fpir={f}",)) for f in (0.001, 0.1)]
+    if pack.card.decision is None:
+        return promises
+    own = pack.card.decision.cosine_threshold
+    return [*promises, Limit("fixed: the pack's own", (f"match.threshold={own}",))]
+
+
+def pack_variants(pack: Pack) -> list[Variant]:
+    """Every combination of fusion and score that a pack has the parts for, its default first."""
+    scores = ["cosine", *(["ida"] if pack.card.ida and pack.anchors is not None else [])]
+    rows = [
+        Variant(pack.card.name, aggregator, score)
+        for score in scores
+        for aggregator in ("mean", "quality", *pack.fusion_heads)
+    ]
+    default = default_of(pack)
+    return sorted(rows, key=lambda variant: variant != default)
 
 
 def compare_trackers(
@@ -201,19 +266,26 @@ def _look(sets: Mapping[str, VideoSet], pack: Pack, store: Path, *, given: bool)
 
 
 def _decide(
-    decider: Decider, looks: Sequence[_Look], sets: Mapping[str, VideoSet], bootstrap: Bootstrap
-) -> Iterator[tuple[str, dict[str, Number]]]:
-    """The numbers of every preset and of all together."""
-    videos: dict[str, list[Video]] = {}
+    decider: Decider,
+    config: Config,
+    looks: Sequence[_Look],
+    groups: Sequence[str],
+    bootstrap: Bootstrap,
+) -> Iterator[tuple[str, Measures]]:
+    """What comes out under a configuration, for presets, or ALL of them together."""
+    under = decider.under(config)
+    videos: list[tuple[str, Video]] = []
     for one in looks:
-        decisions = decider.decide(one.clip, one.recording, one.watched)
+        decisions = under.decide(one.clip, one.recording, one.watched)
         clip = one.clip._replace(name=f"{one.preset} {one.clip.name}")  # presets share names
-        for group in (one.preset, ALL):
-            videos.setdefault(group, []).append(Video(clip, one.watched, decisions))
-    for group in _groups(sets):
-        case = build_case(videos[group], decider.identities, decider.score)
-        tables, _, _ = measure_case(case, bootstrap)
-        yield group, {key: value for table in tables for key, value in table.keyed().items()}
+        videos.append((one.preset, Video(clip, one.watched, decisions)))
+    for group in groups:
+        some = [video for preset, video in videos if group in (preset, ALL)]
+        case = build_case(some, under.identities, under.score)
+        tables, _, draws = measure_case(case, bootstrap)
+        numbers = {key: value for table in tables for key, value in table.keyed().items()}
+        named = strangers_named(case)
+        yield group, Measures(numbers, draws, *named, len(case.false), under.threshold)
 
 
 def _find(looks: Sequence[_Look], group: str, bootstrap: Bootstrap) -> Found:

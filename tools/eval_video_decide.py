@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -110,6 +111,7 @@ class Decider:
         """
         check_score(pack, config)
         self._config, self._pack = config, pack
+        self._rules = self._rules_of(config)
         self._stack = ExitStack()
         self.gallery = self._stack.enter_context(Gallery.temporary())
         try:
@@ -132,6 +134,21 @@ class Decider:
         """Close the gallery."""
         self._stack.close()
 
+    def under(self, config: Config) -> Decider:
+        """The same people and gallery, decided by another configuration; it closes with this one.
+
+        What the gallery is searched with (search, precision, density) stays as it was.
+        """
+        check_score(self._pack, config)
+        other = copy(self)
+        other._config, other._rules = config, other._rules_of(config)
+        return other
+
+    @property
+    def threshold(self) -> float:
+        """In force for this gallery."""
+        return self._rules(self.known()[1], None).threshold
+
     @property
     def identities(self) -> list[str]:
         """Whom the gallery holds, in the order of its index."""
@@ -140,8 +157,7 @@ class Decider:
     def replay(self, recording: Recording) -> Replay:
         """Fuse, match and decide every frame, then what is left open at the end."""
         card, config = self._pack.card, self._config
-        rules = rules_for(card, self._pack.strangers, config)
-        match = _NotingMatch(self.known, config.match, rules, spread_of(card, config.match))
+        match = _NotingMatch(self.known, config.match, self._rules, spread_of(card, config.match))
         stage = DecideStage(
             AggregateStage(live_aggregator(config, self._pack), config.fuse.evidence),
             match,
@@ -182,6 +198,9 @@ class Decider:
                 for hit in ranked:
                     scores[row, hit.identity] = hit.score
         return scores
+
+    def _rules_of(self, config: Config) -> DecisionRules:
+        return rules_for(self._pack.card, self._pack.strangers, config)
 
     def _enrol(self, photos: dict[str, list[Path]], bad: list[Bad]) -> None:
         # The truth says who is who: people who look alike are no mistake of whoever enrols.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import re
 from pathlib import Path
 
 import cv2
@@ -24,6 +26,7 @@ from facestream.models.feature_store import (
 from facestream.models.ida import Anchors
 from facestream.models.pack import open_pack
 from facestream.tools import bench_accuracy_page as page
+from facestream.tools import bench_accuracy_runs as runs
 from facestream.tools.bench import app
 from facestream.tools.bench_accuracy import Size, command_words, find_packs, heading
 from facestream.tools.bench_accuracy_stills import (
@@ -41,14 +44,18 @@ from facestream.tools.bench_accuracy_stills import (
 from facestream.tools.bench_accuracy_videos import (
     Facts,
     Found,
+    Measures,
     Variant,
     VideoNumbers,
+    default_of,
+    limits_of,
     pack_variants,
     render,
 )
 from facestream.tools.eval_tracks import TrackingScores
 from facestream.tools.eval_verification import Bootstrap
 from facestream.tools.report_record import Number
+from facestream.tools.run import configure
 
 SIZE = Size(2, 1, 12, None)
 MEAN, QUALITY = Variant("open", "mean", "cosine"), Variant("open", "quality", "cosine")
@@ -75,94 +82,129 @@ def test_bold_is_the_best_of_a_column_as_it_is_written() -> None:
     assert page.embolden(pairs) == ["**60.0** / 50.0", "59.0 / **55.0**"]
 
 
-def test_a_table_has_given_and_ours_side_by_side() -> None:
-    values = {(MEAN, True): 0.9, (MEAN, False): 0.7, (QUALITY, True): 0.95, (QUALITY, False): 0.6}
-    lines = page.variant_table(
-        [MEAN, QUALITY],
-        [("Rank 1", "key")],
-        lambda variant, given: {"key": Number(values[variant, given])},
-    )
-    assert lines == [
-        "| Pack, fusion, score | Rank 1<br>given | Rank 1<br>ours |",
-        "|---|---|---|",
-        "| open, mean, cosine | 90 | **70** |",
-        "| open, quality, cosine | **95** | 60 |",
-    ]
+KEYS = (*(key for _, key in page.SEARCHES), runs.MATCHED, runs.TIME)
+FACTS = Facts(2, 30.0, 10, 9, 4, 4)
 
 
-def _videos() -> VideoNumbers:
-    keys = [key for _, key in (*page.SEARCHES, *page.ALERTS)]
-    numbers = {key: Number(0.5, low=0.4, high=0.6) for key in keys}
+def _measures(value: float, *, named: int = 0, draws: list[float] | None = None) -> Measures:
+    numbers = {key: Number(value, low=value - 0.1, high=value + 0.1) for key in KEYS}
+    numbers[runs.TIME] = Number(2.0, "seconds", 1.0, 3.0)
+    drawn = {key: np.array(draws) for key in KEYS} if draws is not None else {}
+    return Measures(numbers, drawn, named, 4, named, 0.31)
+
+
+def _videos(first: Measures, other: Measures) -> VideoNumbers:
+    """One preset; the pack open, whose default is MEAN, and QUALITY beside it."""
     found = Found(Number(0.8), Number(0.1, "score"), TrackingScores(0.6, 0.7, 0.5, 0.65, 3.0))
+    pairs = ((MEAN, first), (QUALITY, other))
     return VideoNumbers(
-        {"easy": Facts(2, 0.7, 10, 9, 4, 4)},
-        {("easy", MEAN, given): numbers for given in (True, False)},
+        {"easy": FACTS},
+        {"open": MEAN},
+        {("easy", variant, given): one for variant, one in pairs for given in (True, False)},
+        {("open", "FPIR 10 %"): _measures(0.7, named=3)},
         {("easy", "open"): found},
         enrolled=9,
         refused=0,
     )
 
 
-def test_every_table_says_simulated_and_few_strangers_are_called_few() -> None:
-    text = page.video_section(_videos(), Bootstrap(100, 1))
-    assert "**Simulated**: 2 videos, 0.7 minutes; 10 searches of 9 people in the gallery" in text
-    assert "TPIR, no<br>false positive<br>given" in text and "FPIR<br>1 %" not in text
-    assert "50 (40–60)" in text
+def test_events_say_how_little_few_strangers_tell() -> None:
+    # None of 4 leaves 60 % possible, and no alert in half an hour 3.7 / 0.5 h.
+    cells = runs.alert_cells(_measures(0.5), FACTS)
+    assert cells == ["50 (40–60)", "2.0 (1.0–3.0)", "0 of 4 (0.0–60.2 %)", "0 (0–7)"]
+    assert runs.alert_cells(_measures(0.5, named=3), FACTS)[3] == "6 (1–18)"
 
 
-def test_in_short_names_the_best_and_what_end_to_end_costs() -> None:
-    def numbers(first: float) -> dict[str, Number]:
-        return {key: Number(first) for _, key in page.SEARCHES}
+def test_the_default_comes_first_and_other_promises_below_it() -> None:
+    text = runs.run_section(_videos(_measures(0.5), _measures(0.6)), Bootstrap(100, 1))
+    assert "| easy | open | 10 + 4 | 50 (40–60) | 2.0 (1.0–3.0) | 0 of 4 (0.0–60.2 %) |" in text
+    first, second = text.index("**FPIR 1 % (default)** | 0.310 | 50"), text.index("| FPIR 10 % |")
+    assert first < second and "3 of 4" in text[second:]
 
-    videos = _videos()._replace(
-        numbers={
-            ("easy", MEAN, True): numbers(0.9),
-            ("easy", MEAN, False): numbers(0.6),
-            ("easy", QUALITY, True): numbers(0.8),
-            ("easy", QUALITY, False): numbers(0.7),
-        }
-    )
-    text = page.summary_section(videos, None)
-    assert "easy, end to end: best is `open`, quality, cosine: Rank 1 70" in text
-    assert "easy, given boxes: best is `open`, mean, cosine: Rank 1 90" in text
-    assert "from given boxes to end to end: easy 80 to 70." in text
-    assert "fewer than 100 searches of strangers: easy." in text and "Real" not in text
+
+def test_a_gap_is_paired_and_bold_where_it_leaves_zero_out() -> None:
+    # Draw for draw 5 to 15 points apart, though both vary by 40.
+    first = _measures(0.5, draws=[0.3, 0.5, 0.7])
+    other = _measures(0.6, draws=[0.35, 0.6, 0.85])
+    assert runs.gap_words(first, other, runs.MATCHED) == "**+10 (+5 to +15)**"
+    assert runs.gap_words(other, first, runs.MATCHED) == "**-10 (-15 to -5)**"
+    wavering = _measures(0.5, draws=[0.2, 0.5, 0.9])
+    assert runs.gap_words(first, wavering, runs.MATCHED) == "+0 (-9 to +19)"
+    assert runs.gap_words(_measures(0.5), _measures(0.6), runs.MATCHED) == "+10"
+
+
+def test_in_short_says_what_differs_clearly_from_the_default() -> None:
+    first = _measures(0.5, named=1, draws=[0.3, 0.5, 0.7])
+    better = _measures(0.6, draws=[0.35, 0.6, 0.85])
+    text = runs.summary_section(_videos(first, better), None)
+    assert "`open` as it runs by default (mean, cosine, threshold 0.310) names **50 " in text
+    assert "**1 of 4 (0.6–80.6 %)** passes of strangers" in text and "Real" not in text
+    assert "by TPIR@FPIR 10 % better quality cosine, by matched better quality cosine." in text
+    same = runs.summary_section(_videos(first, first), None)
+    assert "by TPIR@FPIR 10 % none, by matched none." in same
+    assert "Strangers are few, 4 passes" in text and "60.2 % possible" in text
+
+
+def test_fusions_stand_beside_the_default_and_few_strangers_are_called_few() -> None:
+    text = runs.fusion_section(_videos(_measures(0.5), _measures(0.6)))
+    assert "| **mean, cosine (default)** | 50 (40–60) | 50 (40–60) | 50 (40–60) |  |" in text
+    assert "| quality, cosine | 60 (50–70) | 60 (50–70) | 60 (50–70) | +10 |" in text
+    assert "*TPIR, no false positive* is TPIR at a threshold that no stranger" in text
+    given = runs.given_section(_videos(_measures(0.5), _measures(0.6)))
+    assert given.endswith("| easy | open |" + " 50 (40–60) |" * 6 + "\n")  # the default alone
 
 
 def test_without_the_other_trackers_the_page_says_how_to_get_them() -> None:
-    text = page.tracking_section(_videos(), None)
+    videos = _videos(_measures(0.5), _measures(0.6))
+    text = page.tracking_section(videos, None)
     assert "| open | facestream | 60.0 / 65.0 |" in text
     assert "pip install --no-deps trackers supervision" in text
     both = {
         "facestream": TrackingScores(0.6, 0, 0, 0.65, 0),
         "OC-SORT": TrackingScores(0.5, 0, 0, 0.7, 0),
     }
-    text = page.tracking_section(_videos(), {("easy", "open"): both})
+    text = page.tracking_section(videos, {("easy", "open"): both})
     assert "| open | facestream | **60.0** / 65.0 |" in text
     assert "| open | OC-SORT | 50.0 / **70.0** |" in text and "pip" not in text
 
 
 def test_without_real_stills_the_page_says_so() -> None:
-    text = page.stills_section(None, Bootstrap())
+    text = page.stills_section(None, {}, Bootstrap())
     assert "Not measured" in text and "celeba/" in text
     numbers = {key: Number(0.5) for _, key in page.STILLS}
+    rows = [(size, one, given) for one in (MEAN, QUALITY) for size in SIZES for given in (1, 0)]
     stills = StillNumbers(
         40, 400, dict.fromkeys(SIZES, 60),
-        {(size, MEAN, given): numbers for size in SIZES for given in (True, False)},
+        {(size, one, bool(given)): numbers for size, one, given in rows},
         {"open": 0.98},
     )  # fmt: skip
-    text = page.stills_section(stills, Bootstrap())
-    assert text.count("**Real, research only**") == 1 + len(SIZES)
-    assert "98.0 % with open" in text and "![" not in text and "<img" not in text
+    text = page.stills_section(stills, {"open": MEAN}, Bootstrap())
+    assert "**Real, research only**" in text and "![" not in text and "<img" not in text
+    assert "98.0 % with open" in text and "30 of 1, 30 of 4, 30 of 8 pictures" in text
+    assert "| **mean, cosine (default)** |" + " 50 |" * 2 * len(SIZES) in text
+    assert "sets of 1, 4, 8: 50, 50, 50 %" in runs.still_words(stills, MEAN)
 
 
 # Packs and presets
 
 
 def test_every_part_that_a_pack_has_is_combined() -> None:
-    rows = list(pack_variants(open_pack("open")))
+    pack = open_pack("open")
+    rows = pack_variants(pack)
+    assert rows[0] == default_of(pack) == ("open", pack.card.fusion.aggregator, "cosine")
     assert Variant("open", "mean", "ida") in rows and QUALITY in rows
-    assert len(rows) == len(set(rows)) >= 4
+    assert len(rows) == len(set(rows)) == 2 * (2 + len(pack.fusion_heads))
+
+
+def test_other_lines_are_promises_and_the_number_on_the_card() -> None:
+    pack = open_pack("open")
+    *promises, own = limits_of(pack)
+    assert [one.words for one in promises] == ["FPIR 0.1 %", "FPIR 10 %"]
+    assert pack.card.decision is not None
+    assert own.settings == (f"match.threshold={pack.card.decision.cosine_threshold}",)
+    for limit in (*promises, own):
+        configure(None, ["a.mp4"], settings=limit.settings)  # settings that a run takes
+    assert limits_of(dataclasses.replace(pack, strangers=None)) == []
 
 
 def test_packs_are_all_that_can_be_opened_or_those_asked_for() -> None:
@@ -301,7 +343,10 @@ def test_a_page_is_written_and_a_second_run_only_reads(assets: Path, tmp_path: P
     result = CliRunner().invoke(app, run)
     assert result.exit_code == 0, result.output
     text = out.read_text()
-    assert "### Simulated: easy" in text and "| open, quality, ida |" in text
+    assert "| easy | open | 5 + 2 |" in text and "\n| quality, ida |" in text
+    assert f"| **{default_of(open_pack('open')).aggregator}, cosine (default)** |" in text
+    thresholds = re.findall(r"\| open \| \S*FPIR [^|]+\| ([\d.]+) \|", text)
+    assert len(thresholds) == 3 and thresholds[1] > thresholds[0] > thresholds[2]
     assert "the assets hold no celeba/ folder" in text
     seen = {path: path.stat().st_mtime_ns for path in (tmp_path / "all" / "seen").iterdir()}
     assert len(seen) == 2  # given boxes and our own, whatever matches them
