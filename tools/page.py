@@ -18,6 +18,7 @@ import numpy as np
 from .. import __version__
 from ..stream.events import AnyEvent, CameraState, DecisionEvent
 from ..stream.records import Evidence, Frame, FrameRef, Image, Template, Tracked
+from ..stream.thresholds_fit import percent
 from ..stream.watcher import Label, SourceInfo
 from .palette import Palette
 from .summary import Sighting, Summary, clock, group
@@ -270,8 +271,10 @@ def _gallery(size: int | None, version: int | None) -> str:
 
 
 def _threshold(s: Sighting) -> str:
-    target = f" (for a target FPIR of {s.target_fpir:g})" if s.target_fpir is not None else ""
-    return f"{s.threshold:.3f}{target}"
+    if s.target_fpir is None:
+        return f"{s.threshold:.3f}"
+    share = percent(s.target_fpir)
+    return f"{s.threshold:.3f}: {share} of unknown people's tracks may be named (FPIR)"
 
 
 def scale_of(sightings: list[Sighting]) -> Scale:

@@ -146,7 +146,8 @@ def test_page_tells_the_story(tmp_path: Path) -> None:
     html = parse(page.path)
     assert "/home" not in page.path.read_text(encoding="utf-8")  # of a file only its name
     for words in (
-        "A test run.", "open", "4 people enrolled, version 7", "0.400 (for a target FPIR of 0.01)",
+        "A test run.", "open", "4 people enrolled, version 7",
+        "0.400: 1 % of unknown people's tracks may be named (FPIR)",
         "1,234 too small to be recognised", "1person named", "2sightings", "1unknown",
         "lobby.mp4 (320×240, 25 frames/s", "12 frames fused of 90 seen",
         "Frames dropped3 overtaken by a newer one", "scores this high: 1 in 500",
