@@ -55,8 +55,11 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
                 torch.save(held, file)
                 file.flush()
                 os.fsync(file.fileno())
-        except RuntimeError as error:  # torch's zip writer meets a full disk so
-            raise OSError(errno.ENOSPC, str(error)) from error
+        except RuntimeError as error:
+            if "inline_container" not in str(error):
+                raise
+            # torch's zip writer meets a full disk so, and says nothing of disks.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
 
 @contextmanager
@@ -68,8 +71,8 @@ def explained(path: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise TrainingError(
-            f"{path} cannot be written ({error}): free space there; what was written before is "
-            "whole, and the same command goes on from it"
+            f"{path} cannot be written ({error.strerror}): free space there; what was written "
+            "before is whole, and the same command goes on from it"
         ) from error
 
 

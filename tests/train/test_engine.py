@@ -250,6 +250,33 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     assert not list(tmp_path.glob("*.part")) and not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize(
+    ("words", "kind", "told"),
+    [
+        (
+            "[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0",
+            TrainingError,
+            r"best\.pt cannot be written \(No space left on device\): free space",
+        ),
+        ("expected scalar type Float", RuntimeError, "expected scalar type Float"),
+    ],
+)
+def test_only_what_torch_says_of_a_full_disk_is_taken_for_one(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    kind: type[Exception],
+    told: str,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(kind, match=told):
+        train(LineRecipe(), SETTINGS, tmp_path, ORIGIN)
+    assert not list(tmp_path.glob("*.pt"))
+
+
 def test_what_is_not_finite_is_left_out_of_the_curve(tmp_path: Path) -> None:
     class Odd(LineRecipe):
         def validate(self) -> Mapping[str, float]:
