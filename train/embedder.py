@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import ConfigError, RecordError
+from .. import ConfigError, SourceCorrupt
 from ..configs.face_training import EmbedderTraining
 from ..models.align import ARCFACE_112, warp
 from ..models.feature_store import fingerprint_parts
@@ -179,7 +179,7 @@ def teach(faces: LabelledFaces, teacher: Embedder) -> Floats:
     """What a teacher says of every face as it is: unit directions (N, C) float32.
 
     The sum of the directions of the face and of its mirror image, since the student sees either.
-    The teacher's crop is cut from the aligned face by its own template. Raises RecordError where
+    The teacher's crop is cut from the aligned face by its own template. Raises SourceCorrupt where
     it gives no direction, naming the picture, and as `LabelledFaces.read`.
     """
     directions = np.empty((faces.count, teacher.dimension), np.float32)
@@ -191,7 +191,7 @@ def teach(faces: LabelledFaces, teacher: Embedder) -> Floats:
         directions[rows.start : rows.stop] = _unit(total)
     wrong = np.flatnonzero(~np.isfinite(directions).all(axis=1))
     if len(wrong):
-        raise RecordError(
+        raise SourceCorrupt(
             f"{faces.pictures.name(int(wrong[0]))}: the teacher gave no direction "
             f"({len(wrong)} of {faces.count} faces): take such pictures out"
         )

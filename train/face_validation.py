@@ -22,7 +22,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 from torch import Tensor
 
-from .. import ConfigError, RecordError
+from .. import ConfigError, TrainingError
 from ..models.fusion import Doubles
 from ..models.inference import Image
 from ..models.verification import Integers, count_errors, fold_accuracy, operating_point
@@ -86,7 +86,7 @@ class FaceValidation:
             )
 
     def measure(self, embed: Embed) -> dict[str, float]:
-        """The numbers; both tars only with `has_pairs`. Raises RecordError for NaN."""
+        """The numbers; both tars only with `has_pairs`. Raises TrainingError for NaN."""
         views = [embed_images(images, embed) for images in self.views]
         values: dict[str, float] = {}
         if self.has_pairs:
@@ -122,7 +122,7 @@ class Embedded(NamedTuple):
 
 
 def embed_images(images: Sequence[Image], embed: Embed) -> Embedded:
-    """Embeddings of pictures, in blocks. Raises RecordError for numbers that are not finite."""
+    """Embeddings of pictures, in blocks. Raises TrainingError for numbers that are not finite."""
     blocks = [
         embed(stack_images(list(images[start : start + EMBEDDED_TOGETHER]))).double().cpu().numpy()
         for start in range(0, len(images), EMBEDDED_TOGETHER)
@@ -130,9 +130,9 @@ def embed_images(images: Sequence[Image], embed: Embed) -> Embedded:
     raw = np.concatenate(blocks)
     norms = np.linalg.norm(raw, axis=1)
     if not np.isfinite(norms).all():
-        raise RecordError(
-            f"{int((~np.isfinite(norms)).sum())} of {len(norms)} embeddings are not finite: lower "
-            "the learning rate"
+        raise TrainingError(
+            f"{int((~np.isfinite(norms)).sum())} of {len(norms)} embeddings of validation faces "
+            "are not finite: lower run.rate, or set run.clip"
         )
     return Embedded(raw / np.maximum(norms, 1e-12)[:, None], norms)
 

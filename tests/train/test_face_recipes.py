@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from facestream import ConfigError, RecordError, SourceCorrupt, TrainingError
+from facestream import ConfigError, SourceCorrupt, TrainingError
 from facestream.configs.face_training import (
     Chain,
     CQATraining,
@@ -160,7 +160,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="step 1: the loss is nan"):
         train(recipe, settings(), tmp_path, Origin("magface", "", recipe.fingerprint, ""))
     recipe.network.eval()
-    with torch.no_grad(), pytest.raises(RecordError, match="embeddings are not finite"):
+    with torch.no_grad(), pytest.raises(TrainingError, match="faces are not finite"):
         recipe.validate()
 
 
@@ -292,7 +292,7 @@ def test_a_teacher_is_asked_for_the_face_and_its_mirror_image_in_its_own_crop() 
 def test_a_teacher_without_a_direction_names_the_picture() -> None:
     grey = np.full((2, 112, 112, 3), 127, np.uint8)
     faces = LabelledFaces("grey", CropPictures(["a.png", "b.png"], grey), np.arange(2), ["a", "b"])
-    with pytest.raises(RecordError, match=r"a.png: the teacher gave no direction \(2 of 2"):
+    with pytest.raises(SourceCorrupt, match=r"a.png: the teacher gave no direction \(2 of 2"):
         teach(faces, MeanTeacher())
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from facestream import ConfigError, RecordError
+from facestream import ConfigError, TrainingError
 from facestream.train.face_lists import LabelledFaces, pairs_in_bin
 from facestream.train.face_pictures import CropPictures
 from facestream.train.face_validation import (
@@ -123,7 +123,7 @@ def test_a_bin_set_gives_its_accuracy(tmp_path: Path) -> None:
 
 def test_numbers_that_are_not_finite_and_too_few_people_are_refused() -> None:
     image = np.zeros((112, 112, 3), np.uint8)
-    with pytest.raises(RecordError, match="2 of 2 embeddings are not finite"):
+    with pytest.raises(TrainingError, match=r"2 of 2 embeddings .* not finite: lower run\.rate"):
         embed_images([image, image], lambda x: torch.full((len(x), 3), torch.nan))
     with pytest.raises(ConfigError, match="two identities, got 1"):
         FaceValidation(make_people(1, 4))
