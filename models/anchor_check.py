@@ -13,8 +13,12 @@ import numpy as np
 from scipy.special import ndtri
 
 from .. import RecordError
+from .card import Card
 from .fusion import Floats
-from .ida import Integers
+from .ida import Anchors, Integers
+
+CHANCE = 0.01
+"""How likely somebody is taken for one of the anchors who is none of them."""
 
 DUPLICATE = 1.0 - 1e-4
 """Cosine from which two vectors are of the same picture."""
@@ -41,6 +45,30 @@ def alike_bar(centre: float, spread: float, pairs: int) -> float:
     if pairs < 2:
         return DUPLICATE
     return min(DUPLICATE, centre + spread * float(-ndtri(1.0 / pairs)))
+
+
+def own_bar(centre: float, spread: float, anchors: int) -> float:
+    """The cosine from which an anchor is taken for the enrolled person (`Anchors.own`).
+
+    Of so many anchors, none of them theirs, the nearest reaches it with the probability CHANCE;
+    centre and spread as in `alike_bar`. It depends on no other person, so that a density that is
+    kept stays true whoever comes and goes. At most DUPLICATE.
+    """
+    if not spread > 0.0:
+        raise RecordError(f"spread must be positive, got {spread}")
+    alone = -np.expm1(np.log1p(-CHANCE) / anchors)  # of one anchor
+    return min(DUPLICATE, centre + spread * float(-ndtri(alone)))
+
+
+def card_anchors(card: Card, vectors: Floats) -> Anchors:
+    """The anchors (A, C) of a card as decisions use them. The card must have `ida`."""
+    ida, numbers = card.ida, card.decision
+    assert ida is not None
+    own = DUPLICATE
+    if numbers is not None:
+        centre, spread = numbers.impostor_cosine_centre, numbers.impostor_cosine_spread
+        own = own_bar(centre, spread, len(vectors))
+    return Anchors(vectors, version=ida.anchor_version, k=ida.k, tau=ida.tau, own=own)
 
 
 def leave_out_alike(vectors: Floats, bar: float) -> tuple[Integers, list[AlikeRows]]:

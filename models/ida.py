@@ -16,6 +16,8 @@ c~ = (log DAO + log(k/2)) / tau, which ranks exactly as DAO does.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,8 +54,17 @@ class DensityModel(Protocol):
         """The factor of the cosines in equation 4."""
         ...
 
+    @property
+    def own(self) -> float:
+        """Cosine from which a neighbour is the enrolled person, who is none; inf: nobody is."""
+        ...
+
     def density(self, vectors: Floats) -> Doubles:
         """r (N,) float64 of unit vectors (N, C) float32."""
+        ...
+
+    def template_density(self, templates: Floats) -> Doubles:
+        """r (N,) float64 of people who are enrolled, by unit templates (N, C) float32."""
         ...
 
 
@@ -66,7 +77,8 @@ class Anchors:
     version: stored beside every density that was computed with them; densities of different
     versions must not meet in one score.
     identities: (A,) int64, whose face each anchor is, so that `density` can leave out the person's
-    own. Raises RecordError when a value does not fit.
+    own. own: the cosine from which an anchor shows the person of a template, whoever it is of;
+    `template_density` leaves it out. Raises RecordError when a value does not fit.
     """
 
     vectors: Floats
@@ -74,6 +86,7 @@ class Anchors:
     k: int = 10
     tau: float = 1.0
     identities: Integers | None = None
+    own: float = math.inf
 
     def __post_init__(self) -> None:
         """Check rows, k and tau."""
@@ -102,26 +115,56 @@ class Anchors:
         neighbours (paper, equation 3: j != y_i) and are left out.
         Raises RecordError when shapes do not fit, or fewer than k anchors are of other people.
         """
+        self._check(vectors)
+        if identities is not None and identities.shape != (len(vectors),):
+            raise RecordError(
+                f"identities must be ({len(vectors)},), one per vector, got {identities.shape}"
+            )
+        densities = np.empty(len(vectors))
+        for block, cosines in self._cosines(vectors):
+            if identities is not None:
+                self._leave_out(cosines, identities[block])
+            densities[block] = soft_mean(self._nearest(cosines), self.tau)
+        return densities
+
+    def template_density(self, templates: Floats) -> Doubles:
+        """r (N,) float64 of unit templates (N, C): anchors that show the person are left out.
+
+        A support set holds inter-class neighbours alone (paper, equation 3: j != y_i). Anchors
+        without known identities are the person's own from the cosine `own` on; they are skipped,
+        the nearest first, as long as k others stay. Raises RecordError when shapes do not fit.
+        """
+        self._check(templates)
+        densities = np.empty(len(templates))
+        spare = len(self.vectors) - self.k
+        for block, cosines in self._cosines(templates):
+            near = self._nearest(cosines)
+            for row in np.flatnonzero(near.max(axis=1, initial=-np.inf) >= self.own):
+                skipped = min(int((cosines[row] >= self.own).sum()), spare)
+                end = len(self.vectors) - skipped
+                near[row] = np.sort(cosines[row])[end - self.k : end]
+            densities[block] = soft_mean(near, self.tau)
+        return densities
+
+    def _check(self, vectors: Floats) -> None:
+        """Raise RecordError unless these are unit vectors (N, C) of the anchors' dimension."""
         if vectors.ndim != 2 or vectors.shape[1] != self.vectors.shape[1]:
             raise RecordError(
                 f"vectors must be (N, {self.vectors.shape[1]}) as the anchors are, "
                 f"got {vectors.shape}"
             )
         check_unit_rows("vectors", vectors)
-        if identities is not None and identities.shape != (len(vectors),):
-            raise RecordError(
-                f"identities must be ({len(vectors)},), one per vector, got {identities.shape}"
-            )
-        densities = np.empty(len(vectors))
+
+    def _cosines(self, vectors: Floats) -> Iterator[tuple[slice, Floats]]:
+        """Yield the rows (N,) of vectors in blocks, with their cosines (rows, A) to the anchors."""
         rows = max(1, _BLOCK // len(self.vectors))
         for start in range(0, len(vectors), rows):
             block = slice(start, start + rows)
-            cosines = vectors[block] @ self.vectors.T  # (rows, A)
-            if identities is not None:
-                self._leave_out(cosines, identities[block])
-            near = np.partition(cosines, -self.k, axis=1)[:, -self.k :].astype(np.float64)
-            densities[block] = soft_mean(near, self.tau)
-        return densities
+            yield block, vectors[block] @ self.vectors.T
+
+    def _nearest(self, cosines: Floats) -> Doubles:
+        """The k largest of each row (rows, A), in any order: (rows, k)."""
+        return np.partition(cosines, -self.k, axis=1)[:, -self.k :].astype(np.float64)
 
     def _leave_out(self, cosines: Floats, identities: Integers) -> None:
         """Put the anchors of the same person (rows, A) farther away than any other."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,15 @@ class LearnedDensity:
         for name in _WEIGHTS:
             digest.update(self.arrays[name].tobytes())
         return f"ssr-{digest.hexdigest()[:12]}"
+
+    @property
+    def own(self) -> float:
+        """Nobody is left out: what it predicts has no neighbours."""
+        return math.inf
+
+    def template_density(self, templates: Floats) -> Doubles:
+        """As `density`."""
+        return self.density(templates)
 
     def density(self, vectors: Floats) -> Doubles:
         """r (N,) float64 of unit vectors (N, C), kept within the [-tau, tau] that a true r has.

@@ -215,7 +215,7 @@ def check_gallery(
     if anchors is None:
         return np.zeros(count)
     if densities is None:
-        return anchors.density(vectors)
+        return anchors.template_density(vectors)
     if densities.shape != (count,) or not np.isfinite(densities).all():
         raise RecordError(f"densities must be ({count},) and finite, got {densities.shape}")
     return densities.astype(np.float64)

@@ -145,7 +145,7 @@ class ApproximateIndex(SearchIndex):
         """
         require_faiss()
         if anchors is not None and densities is None:
-            densities = anchors.density(vectors)
+            densities = anchors.template_density(vectors)
         super().__init__(vectors, owners, anchors=anchors, densities=densities)
         if len(vectors):
             exact = SearchIndex(

@@ -373,7 +373,7 @@ class Gallery:
                 pending = density.read_pending(connection, pack, embedder, key, last)
             if not pending.people:
                 return kept
-            found, last = model.density(pending.vectors), pending.last
+            found, last = model.template_density(pending.vectors), pending.last
             with self._database.transaction(write=True) as connection:
                 writing.lock(connection)
                 kept += density.store(connection, pack, embedder, key, pending, found)

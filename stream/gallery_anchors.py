@@ -24,8 +24,8 @@ class AlikePerson(msgspec.Struct, frozen=True):
 class Verified(msgspec.Struct, frozen=True):
     """What was found.
 
-    people: how many have a template. alike: those who may be among the anchors, with whom their
-    density would say more of themselves than of others. unmeasured: people whose density is not
+    people: how many have a template. alike: those who may be among the anchors, whom faces of
+    theirs meet there as neighbours. unmeasured: people whose density is not
     kept, which costs time at each start and is not wrong. wrong: people whose density is not what
     these anchors give.
     """
@@ -54,7 +54,7 @@ def verify_anchors(
         return Verified(0, (), 0, ())
     names = [roster.people[owner].name for owner in roster.owners]
     rows, cosines = nearest_rows(roster.vectors, anchors.vectors)
-    found = np.abs(roster.densities - anchors.density(roster.vectors))
+    found = np.abs(roster.densities - anchors.template_density(roster.vectors))
     return Verified(
         people=len(names),
         alike=tuple(

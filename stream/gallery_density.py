@@ -6,6 +6,7 @@ line in the audit trail.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -39,7 +40,8 @@ class Pending(NamedTuple):
 
 def model_key(model: DensityModel) -> str:
     """What a density depends on beside the template."""
-    return f"{model.version} k={model.k} tau={model.tau!r}"
+    own = f" own={model.own!r}" if math.isfinite(model.own) else ""
+    return f"{model.version} k={model.k} tau={model.tau!r}{own}"
 
 
 def read_pending(

@@ -209,7 +209,7 @@ class KnownPeople:
         rows = np.flatnonzero(np.isnan(densities))
         keys = [hashlib.sha256(vectors[row]).digest() for row in rows]
         new = [place for place, key in enumerate(keys) if key not in self._computed]
-        found = self._anchors.density(vectors[rows[new]]) if new else np.zeros(0)
+        found = self._anchors.template_density(vectors[rows[new]]) if new else np.zeros(0)
         known = self._computed | {keys[at]: float(r) for at, r in zip(new, found, strict=True)}
         self._computed = {key: known[key] for key in keys}  # nothing of who has gone
         filled = densities.copy()

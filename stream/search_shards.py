@@ -71,7 +71,7 @@ class ShardedIndex(SearchIndex):
         require_ray(OPTION)
         require_listener(OPTION, address, patience)
         if densities is None and anchors is not None:
-            densities = anchors.density(vectors)
+            densities = anchors.template_density(vectors)
         # What `SearchIndex` itself would keep lies in the shards.
         self.dimension = vectors.shape[1]
         self.anchors = anchors

@@ -171,16 +171,16 @@ def _bar(card: Card, alike: float | None, pairs: int) -> float:
 def _anchors(card: Card) -> Anchors:
     """A card's anchors. Raises ModelError where it has none."""
     from .. import ModelError
-    from ..models.ida import Anchors
+    from ..models.anchor_check import card_anchors
     from ..models.pack import load_anchors
 
     vectors = load_anchors(card)
-    if vectors is None or card.ida is None:
+    if vectors is None:
         raise ModelError(
             f"pack {card.name} has no anchors: `facestream anchors build FACES/ --pack "
             f"{card.name}` makes them"
         )
-    return Anchors(vectors, version=card.ida.anchor_version, k=card.ida.k, tau=card.ida.tau)
+    return card_anchors(card, vectors)
 
 
 def _summary(card: Card) -> dict[str, Any]:

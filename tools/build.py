@@ -14,6 +14,7 @@ from .. import ConfigError, GalleryEmpty
 from ..configs.paths import gallery_path, journal_path, sightings_path
 from ..configs.schema import Config, MatchConfig
 from ..models.aggregators import make_aggregator
+from ..models.anchor_check import card_anchors
 from ..models.card import Card
 from ..models.ida import Anchors
 from ..models.open_set_tracks import StrangerTracks
@@ -203,10 +204,9 @@ def matching(pack: Pack, config: Config, gallery: Gallery) -> Iterator[MatchStag
 
 def anchors_of(pack: Pack) -> Anchors | None:
     """The pack's anchors with the parameters of its card; None where it has none."""
-    ida = pack.card.ida
-    if ida is None or pack.anchors is None:
+    if pack.card.ida is None or pack.anchors is None:
         return None
-    return Anchors(pack.anchors, version=ida.anchor_version, k=ida.k, tau=ida.tau)
+    return card_anchors(pack.card, pack.anchors)
 
 
 def check_score(pack: Pack, config: Config) -> None:

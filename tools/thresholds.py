@@ -138,15 +138,15 @@ def measure(config: Config) -> ThresholdReport:
 
 def _density(card: Card, match: MatchConfig) -> DensityModel | None:
     """What a run takes densities from. Raises ConfigError where IDA needs one that is not there."""
-    from ..models.ida import Anchors
+    from ..models.anchor_check import card_anchors
     from ..models.pack import load_anchors, load_learned
 
-    anchors, ida = load_anchors(card), card.ida
+    anchors = load_anchors(card)
     found: DensityModel | None = None
     if match.density == "learned":
         found = load_learned(card)
-    elif anchors is not None and ida is not None:
-        found = Anchors(anchors, version=ida.anchor_version, k=ida.k, tau=ida.tau)
+    elif anchors is not None:
+        found = card_anchors(card, anchors)
     if found is None and match.score == "ida":
         raise ConfigError(
             f"pack {card.name} has nothing for match.density={match.density}: set another one, or "

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm, spearmanr
 
 from facestream import RecordError
+from facestream.models.anchor_check import own_bar
 from facestream.models.ida import (
     Anchors,
     aligned_score,
@@ -302,3 +303,48 @@ def test_ida_helps_where_domains_differ_in_density():
 def test_ida_is_neutral_where_they_do_not():
     plain, aligned = np.mean([rehearse((0.0, 0.0), seed) for seed in range(3)], axis=0)
     assert aligned == pytest.approx(plain, abs=0.03)
+
+
+# Anchors that show the enrolled person
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    own=st.floats(-0.5, 1.0),
+    k=st.integers(1, 8),
+    count=st.integers(8, 40),
+    copies=st.integers(0, 4),
+)
+def test_ones_own_anchors_are_no_neighbours_as_brute_force_says(
+    seed: int, own: float, k: int, count: int, copies: int
+) -> None:
+    draw = np.random.default_rng(seed)
+    rows = unit(draw.standard_normal((count, 4)))
+    templates = unit(np.concatenate([rows[:copies] + 0.01, draw.standard_normal((5, 4))]))
+    anchors = Anchors(rows, "a", k=k, tau=3.0, own=own)
+    got = anchors.template_density(templates)
+    for template, density in zip(templates, got, strict=True):
+        cosines = sorted((float(row) for row in rows @ template), reverse=True)
+        while len(cosines) > k and cosines[0] >= own:
+            del cosines[0]
+        assert density == pytest.approx(
+            np.log(np.mean(np.exp(3.0 * np.array(cosines[:k])))), abs=1e-5
+        )
+    assert (got <= anchors.density(templates) + 1e-6).all()  # one's own face made it look crowded
+
+
+def test_nobody_is_left_out_unless_a_cosine_is_given() -> None:
+    anchors = make_anchors()
+    np.testing.assert_array_equal(
+        anchors.template_density(anchors.vectors), anchors.density(anchors.vectors)
+    )
+
+
+def test_a_stranger_is_taken_for_an_anchor_with_a_chance_of_one_in_a_hundred() -> None:
+    bar = own_bar(0.05, 0.1, 1000)
+    nearest = 0.05 + 0.1 * np.random.default_rng(1).standard_normal((4000, 1000)).max(axis=1)
+    assert 0.005 < (nearest >= bar).mean() < 0.015
+    assert own_bar(0.05, 0.1, 10) < bar < own_bar(0.05, 0.1, 100_000) < 1.0
+    with pytest.raises(RecordError, match="spread must be positive"):
+        own_bar(0.0, 0.0, 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,21 @@ def test_somebody_among_the_anchors_is_told(gallery: Gallery) -> None:
     assert [(one.name, one.anchor) for one in found.alike] == [("Anna", 2)]
     assert found.alike[0].cosine == pytest.approx(1 / np.sqrt(1.01), abs=1e-6)
     assert not found.holds and verify(gallery, bar=0.999).holds
+
+
+def test_the_density_that_is_kept_leaves_out_the_persons_own_anchor(gallery: Gallery) -> None:
+    add(gallery, "Anna", [0, 0, 1, 0.1])
+    add(gallery, "Bob", [1, 1, 0, 0])
+    gallery.measure("open", EMBEDDER, ANCHORS)
+    apart = dataclasses.replace(ANCHORS, own=0.9)
+    assert verify(gallery, anchors=apart).unmeasured == 2  # what is kept is of another rule
+    assert gallery.measure("open", EMBEDDER, apart) == 2
+    found = gallery.templates("open", EMBEDDER, model=apart)
+    others = Anchors(np.eye(4, dtype=np.float32)[[0, 1, 3]], version="v1", k=2, tau=1.0)
+    np.testing.assert_allclose(found.densities[:1], others.density(found.vectors[:1]), atol=1e-7)
+    np.testing.assert_allclose(found.densities[1:], ANCHORS.density(found.vectors[1:]), atol=1e-7)
+    verified = verify(gallery, anchors=apart)
+    assert not verified.wrong and [one.name for one in verified.alike] == ["Anna"]
 
 
 def test_densities_that_are_not_the_anchors_are_told(gallery: Gallery) -> None:

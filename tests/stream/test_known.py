@@ -353,13 +353,13 @@ def test_a_density_is_computed_once_however_many_versions_there_are(
     gallery: Gallery, know: Know, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed: list[int] = []
-    whole = Anchors.density
+    whole = Anchors.template_density
 
     def counted(self: Anchors, vectors: np.ndarray) -> np.ndarray:
         computed.append(len(vectors))
         return whole(self, vectors)
 
-    monkeypatch.setattr(Anchors, "density", counted)
+    monkeypatch.setattr(Anchors, "template_density", counted)
     enrol(gallery, "Anna", 0)
     enrol(gallery, "Bert", 1)
     anchors = Anchors(np.eye(C, dtype=np.float32), version="v1", k=2, tau=1.0)
