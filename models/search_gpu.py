@@ -52,6 +52,16 @@ def missing_gpu() -> str:
     return "" if usable(DEVICE) else "there is a GPU, but PyTorch cannot use it"
 
 
+def gpu_words() -> str:
+    """The GPU that searches here, or why there is none."""
+    missing = missing_gpu()
+    if missing:
+        return missing
+    from .networks.search import device_words
+
+    return device_words(DEVICE)
+
+
 def require_gpu() -> None:
     """Raise ConfigError where no GPU can search."""
     missing = missing_gpu()

@@ -40,6 +40,9 @@ TIGHT = (0.0, 0.9)
 STRANGER, APART = 0.5, 0.7
 """Share of probes who are nobody of the gallery; cosine of the others with their own vector."""
 
+ON_GPU = " on a GPU"
+"""Ends the names of indexes that a GPU searches."""
+
 _BLOCK = 1 << 16  # vectors made, or searched plainly, at once
 _LISTED = 16  # batches of probes that are made; repetitions go round
 
@@ -72,6 +75,7 @@ def bench_search(
     """
     import numpy as np
 
+    from ..models.search_gpu import gpu_words
     from .bench_search_page import page, show
 
     sizes, batches = sorted(set(size or (100_000, 1_000_000))), sorted(set(batch or (1, 32)))
@@ -86,7 +90,7 @@ def bench_search(
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "version": __version__,
         "revision": revision(),
-        "machine": machine_words(),
+        "machine": f"{machine_words()}; {gpu_words()}",
         "loads": loads,
         "pack": pack,
         "anchors": len(anchors.vectors),
@@ -170,7 +174,7 @@ def unit(rows: Floats) -> Floats:
 class Way(NamedTuple):
     """One way of searching vectors of one precision."""
 
-    name: Literal["plain", "cosine", "ida", "faiss", "approximate"]
+    name: Literal["plain", "cosine", "ida", "cosine_gpu", "ida_gpu", "faiss", "approximate"]
     precision: Precision
     search: Callable[[Floats], object]
 
@@ -201,19 +205,28 @@ def measure_gallery(
 
 
 def make_indexes(gallery: Gallery) -> tuple[dict[str, SearchIndex], dict[str, dict[str, Any]]]:
-    """An index per precision, and the approximate one where FAISS is there; what each took."""
+    """An index per precision, on the CPU and on a GPU, and the approximate one; what each took.
+
+    Those whose device or package is missing are left out.
+    """
     import importlib.util
 
     import numpy as np
 
     from ..models.search import SearchIndex
     from ..models.search_approximate import ApproximateIndex
+    from ..models.search_gpu import missing_gpu
 
     owners = np.arange(len(gallery.vectors))
     known: dict[str, Any] = {"anchors": gallery.anchors, "densities": gallery.densities}
     makers: dict[str, Callable[..., SearchIndex]] = {
-        precision: partial(SearchIndex, precision=precision) for precision in PRECISIONS
+        precision: partial(SearchIndex, precision=precision, device="cpu")
+        for precision in PRECISIONS
     }
+    if not missing_gpu():
+        for precision in PRECISIONS:
+            on_gpu = partial(SearchIndex, precision=precision, device="cuda")
+            makers[precision + ON_GPU] = on_gpu
     if importlib.util.find_spec("faiss") is not None:
         makers["approximate"] = ApproximateIndex
     probes = make_probes(gallery, 32, np.random.default_rng(0))
@@ -241,7 +254,8 @@ def private_bytes() -> int:
 
 def check_same(indexes: Mapping[str, SearchIndex], probes: Floats) -> None:
     """Raise ConfigError unless all exact indexes find the same: times of wrong answers are none."""
-    found = [indexes[precision].search(probes, TOP) for precision in PRECISIONS]
+    exact = [index for name, index in indexes.items() if name != "approximate"]
+    found = [index.search(probes, TOP) for index in exact]
     if any(other != found[0] for other in found):
         raise ConfigError("precisions find different people: this is a bug")
 
@@ -268,6 +282,10 @@ def ways(gallery: Gallery, indexes: Mapping[str, SearchIndex]) -> list[Way]:
         found.append(Way("plain", precision, plain(rows)))
         found.append(Way("cosine", precision, by(index, "cosine")))
         found.append(Way("ida", precision, by(index, "ida")))
+        if precision + ON_GPU in indexes:
+            index = indexes[precision + ON_GPU]
+            found.append(Way("cosine_gpu", precision, by(index, "cosine")))
+            found.append(Way("ida_gpu", precision, by(index, "ida")))
     if "faiss" in kernels():
         import faiss
 

@@ -11,6 +11,8 @@ NAMES = {
     "plain": "plain cosine: product, argpartition",
     "cosine": "this index, cosine",
     "ida": "this index, IDA",
+    "cosine_gpu": "this index on the GPU, cosine",
+    "ida_gpu": "this index on the GPU, IDA",
     "faiss": "FAISS, cosine: flat",
     "approximate": "approximate, IDA: FAISS cells",
 }

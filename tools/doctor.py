@@ -115,10 +115,11 @@ def check_search() -> Iterator[Check]:
     """Who computes the cosines of a large gallery's search, by measuring it."""
     import numpy as np
 
+    from ..models.search_gpu import gpu_words
     from ..models.search_kernels import measure_kernels
 
     rows = np.random.default_rng(0).standard_normal((20_000, 512), np.float32)
-    yield Check("search", "512 dimensions", "ok", str(measure_kernels(rows)))
+    yield Check("search", "512 dimensions", "ok", f"{measure_kernels(rows)}; {gpu_words()}")
 
 
 def check_decoders() -> Iterator[Check]:

@@ -32,6 +32,12 @@ def usable(device: str) -> bool:
     return device == "cpu" or torch.cuda.is_available()
 
 
+def device_words(device: str) -> str:
+    """What computes, in words."""
+    name = torch.cuda.get_device_name() if device == "cuda" else "the CPU"
+    return f"PyTorch {torch.__version__} on {name}"
+
+
 class DeviceScan:
     """A copy of `StoredRows` on one device, at their precision; safe to share between threads."""
 

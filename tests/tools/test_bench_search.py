@@ -12,11 +12,12 @@ import typer
 from typer.testing import CliRunner
 
 from facestream import ConfigError
+from facestream.models import search_gpu, search_kernels, search_scan
 from facestream.models.ida import Anchors
 from facestream.models.search import SearchIndex
 from facestream.models.search_rows import StoredRows
 from facestream.tools import bench_search as bench
-from facestream.tools.bench_search_page import page
+from facestream.tools.bench_search_page import NAMES, page
 from facestream.tools.cli import app
 
 PAGE = Path(bench.__file__).parents[1] / "docs" / "benchmarks" / "search.md"
@@ -90,6 +91,29 @@ def test_times_of_wrong_answers_are_none(gallery: bench.Gallery) -> None:
     probes = bench.make_probes(gallery, 2, np.random.default_rng(0))
     with pytest.raises(ConfigError, match="a bug"):
         bench.check_same({"float32": right, "bfloat16": right, "int8": wrong}, probes)
+
+
+def test_a_gpu_is_measured_where_there_is_one(gallery: bench.Gallery, monkeypatch) -> None:
+    pytest.importorskip("torch", reason="no PyTorch: pip install 'facestream[train]'")
+    monkeypatch.setattr(search_gpu, "_DRIVERS", ("no-such-driver",))
+    assert search_gpu.gpu_words() == "no GPU here"
+    indexes, _ = bench.make_indexes(gallery)
+    assert not [one for one in indexes if one.endswith(bench.ON_GPU)]
+    assert {way.name for way in bench.ways(gallery, indexes)} & {"ida_gpu", "cosine_gpu"} == set()
+    monkeypatch.setattr(search_gpu, "_DRIVERS", ("null",))  # a device that is everywhere
+    monkeypatch.setattr(search_gpu, "DEVICE", "cpu")
+    monkeypatch.setattr(search_scan, "MEASURED_FROM", 1000)
+    monkeypatch.setattr(search_kernels, "_chosen", {})
+    assert search_gpu.gpu_words().endswith(" on the CPU")
+    indexes, built = bench.make_indexes(gallery)
+    assert "8 probes by torch" in built["int8 on a GPU"]["method"]
+    assert "torch" not in built["int8"]["method"]
+    probes = bench.make_probes(gallery, 3, np.random.default_rng(0))
+    bench.check_same(indexes, probes)
+    rows = bench.measure_ways(bench.ways(gallery, indexes), [probes], 1)
+    names = {(row["way"], row["precision"]) for row in rows}
+    assert {("ida_gpu", name) for name in bench.PRECISIONS} <= names
+    assert {way for way, _ in names} <= NAMES.keys()
 
 
 def test_a_pack_without_anchors_is_named() -> None:
