@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import ConfigError, RecordError
+from .disk import reserve_room
 from .fusion import Floats
 from .processes import spread_over_processes
 
@@ -217,8 +218,9 @@ def fill_store(
     start: opens pack and pictures and returns what computes the features of a range of rows; it is
     called once in each of `workers` processes, so it must be picklable where there are several.
     on_block: called with the number of faces of every block that was stored.
-    Raises ConfigError when another program is filling the store, FacestreamError when a worker
-    was killed; what is stored stays, and calling this again goes on.
+    Raises ConfigError when another program is filling the store, OSError where the disk has no room
+    for all of it, FacestreamError when a worker was killed; what is stored stays, and calling this
+    again goes on.
     """
     if workers > 1:
         fill_blocks(store, partial(spread_over_processes, start, workers), on_block=on_block)
@@ -256,10 +258,11 @@ class _Writer:
 
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
-        self._arrays = {
-            name: np.load(store.folder / f"{name}.npy", mmap_mode="r+")
-            for name in _arrays(store.layout)
-        }
+        self._arrays = {}
+        for name in _arrays(store.layout):
+            path = store.folder / f"{name}.npy"
+            reserve_room(path)
+            self._arrays[name] = np.load(path, mmap_mode="r+")
 
     def write(self, block: int, features: Features) -> None:
         rows = self._store.rows(block)
@@ -371,12 +374,9 @@ def _require_free(folder: Path, layout: StoreLayout) -> None:
 def _refuse_mix(folder: Path, found: _Header, wanted: _Header) -> None:
     """Raise ConfigError naming the first thing in which a store is not what is wanted."""
     pairs: list[tuple[str, object, object]] = [
-        (name, getattr(found.key, name), getattr(wanted.key, name))
-        for name in StoreKey.__struct_fields__
-    ]
-    pairs += [
-        (name, getattr(found.layout, name), getattr(wanted.layout, name))
-        for name in StoreLayout.__struct_fields__
+        (name, getattr(old, name), getattr(new, name))
+        for old, new in ((found.key, wanted.key), (found.layout, wanted.layout))
+        for name in old.__struct_fields__
     ]
     pairs.append(("list of names", found.names[:12], wanted.names[:12]))
     for name, old, new in pairs:

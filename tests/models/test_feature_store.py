@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -258,3 +259,33 @@ def test_the_fingerprint_knows_names_bytes_and_order() -> None:
     assert fingerprint == fingerprint_parts(iter(parts)) and len(fingerprint) == 16
     others = [parts[::-1], [("a", b"12"), ("b", b"")], [("c", b"1"), ("b", b"2")], parts[:1]]
     assert all(fingerprint_parts(other) != fingerprint for other in others)
+
+
+def test_a_full_disk_is_told_before_anything_is_embedded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = create_store(tmp_path, KEY, NAMES, LAYOUT)
+
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def never() -> Compute:
+        raise AssertionError("there is no room for what would be embedded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", refuse)
+        with pytest.raises(OSError, match=r"No space left on device.*states\.npy"):
+            fill_store(store, never)
+    assert store.faces_done() == 0
+    fill_store(store, start)  # goes on once there is room
+    assert FeatureStore(tmp_path).complete
+
+
+def test_a_store_that_is_filled_has_its_room(tmp_path: Path) -> None:
+    layout = StoreLayout(COUNT, 2000, styles=2, flip=True)
+    store = create_store(tmp_path, KEY, NAMES, layout)
+    rows = tmp_path / "embeddings.npy"
+    assert rows.stat().st_blocks * 512 < rows.stat().st_size
+    with pytest.raises(RecordError):  # rows of another dimension, once the room is taken
+        fill_store(store, start)
+    assert rows.stat().st_blocks * 512 >= rows.stat().st_size
