@@ -227,6 +227,11 @@ def locate(place: str | Path, *, create: bool, kind: Kind = GALLERY) -> URL:
                 f"sqlite:////data/{kind.file}"
             ) from error
     else:
+        shown = redact_address(str(place))
+        if shown != str(place) and not Path(place).exists():
+            raise kind.unreadable(
+                f"{shown} is no file, and an address begins with postgresql://: write the whole one"
+            )
         url = URL.create("sqlite", database=str(Path(place).expanduser()))
     backend = url.get_backend_name()
     if backend not in ("sqlite", "postgres", "postgresql"):
@@ -251,9 +256,7 @@ def locate(place: str | Path, *, create: bool, kind: Kind = GALLERY) -> URL:
         raise kind.unreadable(f"{path} is a folder, expected a file such as {path}/{kind.file}")
     if not create:
         if not path.exists():
-            raise kind.missing(
-                f"there is no {kind.noun} at {redact_address(str(path))}: {kind.hint}"
-            )
+            raise kind.missing(f"there is no {kind.noun} at {path}: {kind.hint}")
         return url
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

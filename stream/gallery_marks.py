@@ -13,10 +13,12 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Collection
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, Row, delete, select
 
 from .. import GalleryError
 from .gallery_read import find_person
@@ -25,6 +27,9 @@ from .gallery_tables import embeddings, identities, negatives, samples
 from .gallery_write import actor_name, check_dimension, insert_row, lock, record
 
 Floats = npt.NDArray[np.float32]
+
+AT_ONCE = 1000
+"""People in one query."""
 
 
 def add_mark(
@@ -96,32 +101,36 @@ def forget_faces(connection: Connection, rows: Collection[int]) -> None:
     A mark does not say whose face it is: it is taken to be theirs where it is as much like one of
     their faces as like any of the person's who it is not.
     """
-    going = set(rows)
-    for one in connection.execute(select(negatives)).all():
-        if one.identity_id in going:
-            continue
-        face = np.frombuffer(one.vector, "<f4").astype(np.float64)
-        likeness = {
-            row: _likeness(connection, row, one.pack, one.embedder, face)
-            for row in (one.identity_id, *going)
-        }
-        own = likeness.pop(one.identity_id)
-        if max(likeness.values(), default=-math.inf) >= max(own, -1.0):
-            connection.execute(delete(negatives).where(negatives.c.id == one.id))
+    marks: dict[tuple[str, str], list[Row[Any]]] = defaultdict(list)
+    for one in connection.execute(select(negatives).where(negatives.c.identity_id.not_in(rows))):
+        marks[one.pack, one.embedder].append(one)
+    for model, some in marks.items():
+        faces = _read_faces(connection, {*rows, *(one.identity_id for one in some)}, *model)
+        none = np.zeros((0, len(some[0].vector) // 4), np.float32)
+        going = np.concatenate([none, *(faces[row] for row in rows if row in faces)])
+        for one in some:
+            face = np.frombuffer(one.vector, "<f4")
+            own = most_alike(faces.get(one.identity_id, none), face)
+            if most_alike(going, face) >= max(own, -1.0):
+                connection.execute(delete(negatives).where(negatives.c.id == one.id))
 
 
-def _likeness(
-    connection: Connection, row: int, pack: str, embedder: str, face: npt.NDArray[np.float64]
-) -> float:
-    """The largest cosine of a unit face (C,) to somebody's faces; -inf without any."""
-    query = (
-        select(embeddings.c.vector)
-        .join(samples, embeddings.c.sample_id == samples.c.id)
-        .where(samples.c.identity_id == row)
-        .where(embeddings.c.pack == pack, embeddings.c.embedder == embedder)
-    )
-    found = [np.frombuffer(one, "<f4") for one in connection.execute(query).scalars()]
-    return most_alike(np.stack(found), face) if found else -math.inf
+def _read_faces(
+    connection: Connection, rows: Collection[int], pack: str, embedder: str
+) -> dict[int, Floats]:
+    """The faces (N, C) of people by one embedder, by the row of the person."""
+    found: dict[int, list[Floats]] = defaultdict(list)
+    people = iter(sorted(rows))
+    while some := list(islice(people, AT_ONCE)):
+        query = (
+            select(samples.c.identity_id, embeddings.c.vector)
+            .join(embeddings, embeddings.c.sample_id == samples.c.id)
+            .where(samples.c.identity_id.in_(some))
+            .where(embeddings.c.pack == pack, embeddings.c.embedder == embedder)
+        )
+        for row, vector in connection.execute(query):
+            found[row].append(np.frombuffer(vector, "<f4"))
+    return {row: np.stack(vectors) for row, vectors in found.items()}
 
 
 def most_alike(faces: Floats, face: npt.NDArray[np.floating]) -> float:

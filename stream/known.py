@@ -88,7 +88,7 @@ class KnownPeople:
         self.expired: tuple[str, ...] = ()
         """Identities outside their validity: they are not recognised."""
         self._read_at = now()
-        self._show(self._read(None))
+        self._show(self._read(None, self._read_at))
         self._threads = [
             threading.Thread(target=work, name=f"gallery-{work.__name__.strip('_')}", daemon=True)
             for work in (self._follow, self._watch_clock)
@@ -146,10 +146,10 @@ class KnownPeople:
         # A clock that was set back may make people valid whose faces were not read.
         since = self._roster if now >= self._read_at else None
         if now < self._read_at or self._gallery.version() != self._index.version:
-            self._read_at = now
-            roster = self._read(since)
+            roster = self._read(since, now)
             with self._lock:
                 self._show(roster)
+            self._read_at = now
 
     def _watch_clock(self) -> None:
         """Let people come and go by their times, without the store."""
@@ -186,9 +186,9 @@ class KnownPeople:
             *(other, self._pack),
         )
 
-    def _read(self, since: Roster | None) -> Roster:
+    def _read(self, since: Roster | None, now: float) -> Roster:
         roster = self._gallery.roster(
-            self._pack, self._embedder, model=self._anchors, now=self._read_at, since=since
+            self._pack, self._embedder, model=self._anchors, now=now, since=since
         )
         if len(roster.vectors) and roster.vectors.shape[1] != self._dimension:
             raise GalleryError(

@@ -15,14 +15,14 @@ from typing import Any
 
 import cv2
 
-from .. import FacestreamError, UnknownIdentity
+from .. import FacestreamError
 from ..configs.schema import Policy, SightingsConfig
 from ..models.fusion import Doubles
 from .aggregate import FrameRow
 from .events import AnyEvent, DecisionEvent, SightingEnded, SightingStarted, TrackEvent
 from .gallery import Gallery
 from .records import Evidence, Template, TrackKey
-from .sighting_people import erased_people
+from .sighting_people import KEEP_ALL, erased_people, uid_of
 from .sighting_records import Crop
 from .sighting_store import Sightings
 from .sighting_weights import pack_gain, pack_rows
@@ -72,7 +72,8 @@ class SightingKeeper:
         self._rows: dict[TrackKey, list[FrameRow]] = {}
         self._held = 0
         self._readings: dict[TrackKey, tuple[Doubles, Sequence[FrameRow]]] = {}
-        self._uids: dict[str, tuple[int, str]] = {}
+        self._uids: dict[tuple[str, int], str] = {}
+        self._uids_at = -1
         self._retry_at: float | None = None
         self._purge_at = clock()
         self._failed = False
@@ -209,9 +210,18 @@ class SightingKeeper:
             self._error = error
 
     def _write(self) -> None:
-        for draft in self._writing.values():
+        drafts = self._writing.values()
+        named = any(draft.values.get("identity") for draft in drafts)
+        version = self._gallery.version() if named else None
+        if version is not None and version != self._uids_at:
+            self._uids, self._uids_at = {}, version
+        for draft in drafts:
             self._name(draft)
-        self._store.write(self._writing.values())
+        self._store.write(drafts)
+        if version is not None and self._gallery.version() != version:
+            uids = frozenset(uid for draft in drafts if (uid := draft.values.get("uid")))
+            if gone := erased_people(self._gallery, uids):  # while this was written
+                self._store.purge(KEEP_ALL, gone=gone)
 
     def _purge(self) -> None:
         try:
@@ -255,7 +265,6 @@ class SightingKeeper:
         return self._epoch, key.camera, key.track
 
     def _decision(self, draft: Draft, event: DecisionEvent, template: Template | None) -> None:
-        draft.values.pop("uid", None)
         draft.values |= {
             "identity": event.identity or "",
             "score": event.score,
@@ -283,20 +292,19 @@ class SightingKeeper:
         return policy == "all" or (policy == "unknown" and event.identity is None)
 
     def _name(self, draft: Draft) -> None:
-        """Add the gallery's id of whom a sighting shows.
+        """Add the gallery's id of whom a sighting shows, as the gallery is now.
 
         Who is gone from it has no name here, and no face is kept of them.
         """
         values = draft.values
-        if "identity" not in values or "uid" in values:
+        if "identity" not in values:
             return
-        name, version = values["identity"], values["gallery_version"]
-        uid = ""
+        name, uid = values["identity"], ""
         if name:
-            known = self._uids.get(name)
-            if known is None or known[0] != version:
-                known = self._uids[name] = version, _uid_of(self._gallery, name)
-            uid = known[1]
+            asked = (name, values["gallery_version"])
+            if asked not in self._uids:
+                self._uids[asked] = uid_of(self._gallery, *asked)
+            uid = self._uids[asked]
         values["uid"] = uid
         if not uid:
             values["identity"] = ""
@@ -313,13 +321,6 @@ class SightingKeeper:
             self.lost += 1
             if self.lost & (self.lost - 1) == 0:
                 log.error("the sighting store takes nothing: sightings lost so far: %d", self.lost)
-
-
-def _uid_of(gallery: Gallery, name: str) -> str:
-    try:
-        return gallery.show(name).identity.id
-    except UnknownIdentity:
-        return ""
 
 
 def _crops(evidence: Sequence[Evidence]) -> list[Crop]:

@@ -111,12 +111,13 @@ def enroll(
 
 def _kind_of(path: str) -> Literal["photos", "table", "clip"]:
     from ..stream.enrol_photos import CLIPS
+    from ..stream.redact import redact_address
 
     if "://" in path or path.startswith(("/dev/", "synthetic:")):
         return "clip"
     place = Path(path)
     if not place.exists():
-        raise EnrolmentRefused(f"no photo, folder, table or clip at {path}")
+        raise EnrolmentRefused(f"no photo, folder, table or clip at {redact_address(path)}")
     suffix = place.suffix.lower()
     if place.is_dir() or suffix not in {".csv", *CLIPS}:
         return "photos"

@@ -12,7 +12,6 @@ from rich.text import Text
 
 from ..configs.load import load
 from ..configs.paths import gallery_path
-from ..configs.schema import SightingsConfig
 from .gallery_text import JSON, PLACE, echo, open_gallery, show
 from .sightings_open import CAMERA, SINCE, STORE, UNTIL, choose, count_words, open_store
 
@@ -35,9 +34,9 @@ def purge(
 
     A run does the same every hour.
     """
-    from ..stream.sighting_people import erased_people
+    from ..stream.sighting_people import KEEP_ALL, erased_people
 
-    limits = SightingsConfig(keep_days=None, template_days=None, crop_days=None)
+    limits = KEEP_ALL
     if config is not None:
         limits = load(config).sightings
         gallery = gallery or load(config).gallery.url

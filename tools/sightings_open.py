@@ -11,7 +11,7 @@ from rich.text import Text
 
 from .. import EnrolmentRefused, SightingsError, UnknownIdentity
 from ..configs.paths import gallery_path, sightings_path
-from ..configs.schema import Config, MatchConfig, SightingsConfig
+from ..configs.schema import Config, MatchConfig
 from .gallery_text import clock, moment, open_gallery, table
 
 if TYPE_CHECKING:
@@ -47,13 +47,12 @@ def forget_erased(gallery: Gallery, place: str) -> int:
     """
     if not place and not sightings_path().exists():
         return 0
-    from ..stream.sighting_people import erased_people
+    from ..stream.sighting_people import KEEP_ALL, erased_people
 
-    nothing = SightingsConfig(keep_days=None, template_days=None, crop_days=None)
     try:
         with open_store(place) as store:
             gone = erased_people(gallery, store.people())
-            return store.purge(nothing, gone=gone).of_erased if gone else 0
+            return store.purge(KEEP_ALL, gone=gone).of_erased if gone else 0
     except SightingsError as error:
         raise SightingsError(
             f"removed from the gallery, but not from the sightings: {error}; repeat with "

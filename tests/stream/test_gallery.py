@@ -443,14 +443,20 @@ def test_a_full_disk_loses_nothing(path: Path) -> None:
         "postgresql+nosuch://host/people?user=a&password=hush",
         "postgresql://a:hush@host:port/people",
         "postgresql//a:hush@host/people",
+        "a:hush@host/people",
     ],
 )
-def test_an_address_that_cannot_be_used_is_reported_without_its_password(url: str) -> None:
+@pytest.mark.parametrize("create", [False, True])
+def test_an_address_that_cannot_be_used_is_reported_without_its_password(
+    url: str, create: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        GalleryUnreadable, match=r"cannot use the gallery|nor a URL|no gallery at|got nosuch://"
+        GalleryUnreadable, match=r"cannot use the gallery|nor a URL|is no file, and|got nosuch://"
     ) as error:
-        Gallery.open(url, create=False)
+        Gallery.open(url, create=create)
     assert "hush" not in str(error.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_hold_a_gallery_is_reported(tmp_path: Path) -> None:

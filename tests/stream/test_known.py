@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import pytest
 
+from facestream import GalleryUnreadable
 from facestream.models.ida import Anchors
 from facestream.models.search import SearchIndex
 from facestream.stream import known as module
@@ -197,6 +198,27 @@ def test_a_clock_that_is_set_back_brings_back_whose_time_is_not_over(
     assert known()[2] == () and known.expired == ("Anna",)
     wall.now = 250.0
     until(lambda: known()[2] == ("Anna",))
+
+
+def test_a_clock_that_is_set_back_while_the_gallery_cannot_be_read_is_not_forgotten(
+    gallery: Gallery, know: Know, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wall = Clock()
+    wall.now = 500.0
+    enrol(gallery, "Anna", 0)
+    gallery.edit("Anna", Change(valid_until=300.0))
+    known = know(gallery, now=wall)
+    whole, failures = gallery.roster, iter([True])
+
+    def fails_once(*args: Any, **kwargs: Any) -> Any:
+        if next(failures, False):
+            raise GalleryUnreadable("locked")
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(gallery, "roster", fails_once)
+    wall.now = 250.0
+    until(lambda: known()[2] == ("Anna",))
+    assert next(failures, None) is None
 
 
 def test_a_server_that_is_away_for_a_while_does_not_end_recognition(

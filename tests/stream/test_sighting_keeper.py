@@ -25,7 +25,7 @@ from facestream.stream.gallery import Gallery
 from facestream.stream.gallery_records import Change
 from facestream.stream.journal import Journal
 from facestream.stream.sighting_keeper import MOST_DRAFTS, RETRY_SECONDS, SightingKeeper
-from facestream.stream.sighting_people import erased_people
+from facestream.stream.sighting_people import erased_people, uid_of
 from facestream.stream.sighting_records import SightingRecord, sighting_id
 from facestream.stream.sighting_store import Sightings
 
@@ -331,12 +331,61 @@ def test_another_name_after_a_write_that_failed_has_the_id_of_its_own(
         patch.setattr(kept.store, "write", _refuse)
         kept.keeper.store([(anna, None)], live=True)
         assert kept.keeper.wait(PATIENCE)
-    kept.keeper.store([(msgspec.structs.replace(anna, identity="Bob"), None)], live=True)
+    now = {"identity": "Bob", "gallery_version": kept.gallery.version()}
+    kept.keeper.store([(msgspec.structs.replace(anna, **now), None)], live=True)
     kept.clock.now += RETRY_SECONDS
     kept.keeper.flush(live=True)
     assert kept.keeper.wait(PATIENCE)
     bob = kept.gallery.show("Bob").identity.id
     assert (kept.one(1).identity, kept.one(1).uid) == ("Bob", bob)
+
+
+def test_the_id_is_not_that_of_somebody_who_has_the_name_since(kept: Kept) -> None:
+    told = kept.run(EVERYTHING)
+    told.begin("a1")
+    kept.gallery.remove("Anna")  # and the matcher has not heard of it yet, nor of the other Anna
+    add(kept.gallery, "Anna", STRANGER.tolist(), "b1")
+    told.show(1, times=6)
+    assert (kept.one(1).identity, kept.one(1).uid) == (None, "")
+    add(kept.gallery, "Bob", STRANGER.tolist(), "b2")
+    before = kept.gallery.version()
+    assert uid_of(kept.gallery, "Bob", before) and not uid_of(kept.gallery, "Bob", before - 1)
+    kept.gallery.edit("Bob", Change(name="Carl", notes="x"))
+    assert not uid_of(kept.gallery, "Carl", before) and uid_of(kept.gallery, "Carl", before + 1)
+    assert not uid_of(kept.gallery, "Bob", before)
+    add(kept.gallery, "Carl", ANNA.tolist(), "b3")  # one more photo changes nothing
+    assert uid_of(kept.gallery, "Carl", before + 1)
+
+
+def test_who_is_removed_between_two_writes_of_one_version_has_no_name(kept: Kept) -> None:
+    told = kept.run()
+    told.begin("a1")
+    told.show(1, times=6)
+    assert kept.one(1).uid == kept.anna
+    kept.gallery.remove("Anna")
+    told.show(2, times=6)
+    told.end(1)
+    assert (kept.one(1).identity, kept.one(1).uid) == (None, "")
+
+
+def test_who_is_removed_while_a_sighting_is_written_is_not_kept(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = kept.run(EVERYTHING)
+    told.begin("a1")
+    write: Callable[..., None] = kept.store.write
+    left = iter([kept.gallery.remove])
+
+    def removed_meanwhile(drafts: Any) -> None:
+        write(drafts)
+        for remove in left:
+            remove("Anna")
+
+    told.show(1, times=2)
+    monkeypatch.setattr(kept.store, "write", removed_meanwhile)
+    told.show(1, times=4)
+    assert kept.gallery.identities() == []
+    assert kept.anna not in kept.store.people()
 
 
 def test_people_who_were_removed_go_within_the_hour(kept: Kept) -> None:

@@ -242,6 +242,12 @@ def test_passwords_of_a_camera_are_not_shown(
         assert "key=3.mp4" in result.stdout and address not in result.stdout
 
 
+def test_an_address_without_its_scheme_is_not_shown_with_its_password() -> None:
+    error = call("admin:hunter2@10.0.0.7/main", "--name", "Anna").exception
+    assert isinstance(error, EnrolmentRefused)
+    assert str(error) == "no photo, folder, table or clip at admin:***@10.0.0.7/main"
+
+
 def test_a_table_that_names_a_photo_twice_knows_it_the_second_time(photos: Path) -> None:
     table = photos / "people.csv"
     row = "Anna/1.png,Anna,consent 7,red\n"
