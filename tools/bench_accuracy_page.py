@@ -40,6 +40,11 @@ def name_columns(columns: Sequence[tuple[str, str]], strangers: int) -> list[tup
     return [(_SPOKEN if few and name.endswith(" 1 %") else name, key) for name, key in columns]
 
 
+def fold(heading: str) -> str:
+    """A heading on lines that are not wider than the numbers below it."""
+    return heading.replace("TPIR@FPIR ", "TPIR@FPIR<br>").replace("no false", "no<br>false")
+
+
 def few_strangers(strangers: int) -> bool:
     """Whether one false positive is more than 1 % of these searches."""
     return strangers < _ENOUGH
@@ -139,8 +144,8 @@ def stills_section(
         f"TPIR in %, end to end; {bootstrap.resamples} resamples.",
         "",
     ]
-    head = ["Fusion, score"]
-    head += [f"{size}: FPIR<br>{rate} %" for size in SIZES for rate in (10, 1)]
+    names = [(size, name) for size in SIZES for name, _ in STILLS[1:]]
+    head = ["Fusion, score", *(fold(f"Sets of {size}:<br>{name}") for size, name in names)]
     for pack in stills.found:
         rows = []
         for variant in stills.variants(pack):

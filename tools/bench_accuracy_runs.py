@@ -11,6 +11,7 @@ from .bench_accuracy_page import (
     SEARCHES,
     STILLS,
     few_strangers,
+    fold,
     markdown,
     name_columns,
     short,
@@ -73,12 +74,12 @@ def verdict_words(videos: VideoNumbers, pack: str) -> str:
             gap = difference(first, videos.numbers[videos.whole, other, False], key)
             if gap.low is not None and gap.high is not None and gap.low * gap.high > 0:
                 way = "better" if gap.low > 0 else "worse"
-                clear[way].append(f"{other.aggregator} {other.matcher}")
-        words = [f"{way} {', '.join(some)}" for way, some in clear.items() if some]
-        told.append(f"by {name} {'; '.join(words) if words else 'none'}")
+                clear[way].append(f"{other.aggregator} with {other.matcher}")
+        words = [f"{', '.join(some)} {way}" for way, some in clear.items() if some]
+        told.append(f"in {name} {' and '.join(words) if words else 'none'}")
     return (
-        f"Of {len(others)} other ways to fuse and score, those that differ from the default with "
-        f"95 % certainty each: {', '.join(told)}."
+        f"Of the {len(others)} other ways to fuse and score these differ clearly from it (95 %, "
+        f"each for itself): {'; '.join(told)}."
     )
 
 
@@ -120,7 +121,7 @@ def run_section(videos: VideoNumbers, bootstrap: Bootstrap) -> str:
             one, facts = videos.numbers[group, default, False], videos.facts[group]
             cells = alert_cells(one, facts)
             rows.append([group, pack, f"{facts.known} + {facts.strangers}", *cells])
-    head = ["Preset", "Pack", "Passes of people in<br>the gallery + strangers", *ALERTS]
+    head = ["Preset", "Pack", "Passes: known<br>+ strangers", *ALERTS]
     lines += [*markdown(head, rows), ""]
     if not videos.limits:
         return "\n".join(lines)
@@ -166,6 +167,7 @@ def fusion_section(videos: VideoNumbers) -> str:
     (rank, rank_key), (tpir, key), (strict, strict_key) = columns
     head = ["Fusion, score", f"{rank}<br>ours", f"{tpir}<br>given", f"{tpir}<br>ours", "Gap"]
     head += [f"{strict}<br>ours", "Matched, %", "Gap", "Strangers named"]
+    head = [fold(name) for name in head]
     for pack in videos.defaults:
         default, *_ = variants = videos.variants(pack)
         first = videos.numbers[whole, default, False]
@@ -194,8 +196,8 @@ def fusion_section(videos: VideoNumbers) -> str:
 def given_section(videos: VideoNumbers) -> str:
     """What finding and following faces costs the defaults, by preset."""
     head, rows = ["Preset", "Pack"], []
-    kinds = (("Rank 1", RANK), ("TPIR@FPIR<br>10 %", TPIR), ("Matched, %", MATCHED))
-    head += [f"{name}<br>{which}" for name, _ in kinds for which in ("given", "ours")]
+    kinds = (("Rank 1", RANK), ("TPIR@FPIR 10 %", TPIR), ("Matched, %", MATCHED))
+    head += [fold(f"{name}<br>{which}") for name, _ in kinds for which in ("given", "ours")]
     for group in sorted(videos.facts, key=lambda group: group != videos.whole):
         for pack, default in videos.defaults.items():
             cells = [

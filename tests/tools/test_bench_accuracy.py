@@ -139,9 +139,10 @@ def test_in_short_says_what_differs_clearly_from_the_default() -> None:
     text = runs.summary_section(_videos(first, better), None)
     assert "`open` as it runs by default (mean, cosine, threshold 0.310) names **50 " in text
     assert "**1 of 4 (0.6–80.6 %)** passes of strangers" in text and "Real" not in text
-    assert "by TPIR@FPIR 10 % better quality cosine, by matched better quality cosine." in text
+    clear = "in TPIR@FPIR 10 % quality with cosine better; in matched quality with cosine better."
+    assert clear in text
     same = runs.summary_section(_videos(first, first), None)
-    assert "by TPIR@FPIR 10 % none, by matched none." in same
+    assert "in TPIR@FPIR 10 % none; in matched none." in same
     assert "Strangers are few, 4 passes" in text and "60.2 % possible" in text
 
 
