@@ -115,6 +115,7 @@ class SightingKeeper:
             values["started_at"] = event.started_at.timestamp()
             values["ended_at"] = values["seen_at"]
             values["reason"], values["faces"] = event.reason, event.faces
+            values["best_score"] = event.best_score
         if (reading := self._readings.pop(key, None)) is not None:
             values["gain"], values["open_rows"] = pack_gain(reading[0]), pack_rows(reading[1])
 
@@ -270,6 +271,7 @@ class SightingKeeper:
             "score": event.score,
             "cosine": event.cosine,
             "threshold": event.threshold,
+            "threshold_why": event.threshold_why,
             "probability": event.false_positive_probability,
             "pack": event.pack,
             "embedder": self._embedder,

@@ -57,6 +57,10 @@ class SightingRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Plain cosine of that same candidate."""
     threshold: float | None
     """The score that named somebody; None before the first decision."""
+    threshold_why: str
+    """Where that threshold came from, in words."""
+    best_score: float | None
+    """The best score of all decisions, whoever it was for; None while it is open."""
     probability: float | None
     """Calibrated probability that an unknown person reaches the score."""
     pack: str

@@ -21,6 +21,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
 )
 
@@ -29,7 +30,7 @@ from .gallery_errors import Kind
 from .gallery_tables import NAME_LENGTH
 from .gallery_tables import metadata as gallery_metadata
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration: what a store must be at for this code to use it."""
 
 metadata = MetaData(naming_convention=gallery_metadata.naming_convention)
@@ -69,6 +70,8 @@ sightings = Table(
     Column("quality_max", Double, nullable=True),
     Column("gain", LargeBinary, nullable=False),
     Column("open_rows", LargeBinary, nullable=False),
+    Column("threshold_why", Text, nullable=False, server_default=""),
+    Column("best_score", Double, nullable=True),
     Index("ix_sighting_camera", "camera", "started_at"),
     Index("ix_sighting_started_at", "started_at"),
     Index("ix_sighting_seen_at", "seen_at"),

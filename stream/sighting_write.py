@@ -38,6 +38,8 @@ _EMPTY: dict[str, Any] = {
     "score": None,
     "cosine": None,
     "threshold": None,
+    "threshold_why": "",
+    "best_score": None,
     "probability": None,
     "pack": "",
     "embedder": "",

@@ -104,6 +104,10 @@ def show_sighting(
     if one.score is not None:
         chance = "" if one.probability is None else f", by chance {one.probability:.2g}"
         facts["score"] = f"{one.score:.3f} (threshold {one.threshold:.3f}{chance})"
+    if one.best_score is not None:
+        facts["best score"] = f"{one.best_score:.3f} of all decisions"
+    if one.threshold_why:
+        facts["threshold"] = one.threshold_why
     if one.named == "given":
         score = "by hand" if one.named_score is None else f"score {one.named_score:.3f}"
         facts["named"] = f"{clock(one.named_at or 0.0)}, {score}"

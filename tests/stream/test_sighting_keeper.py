@@ -19,7 +19,7 @@ from facestream.configs.schema import SightingsConfig
 from facestream.models.card import Card
 from facestream.models.store import load_card
 from facestream.stream import deciding, sighting_keeper
-from facestream.stream.events import DecisionEvent
+from facestream.stream.events import DecisionEvent, SightingEnded
 from facestream.stream.flow import Finish, Mark
 from facestream.stream.gallery import Gallery
 from facestream.stream.gallery_records import Change
@@ -114,6 +114,11 @@ def test_a_sighting_is_kept_from_its_start_to_its_end(kept: Kept) -> None:
     assert (anna.reason, anna.named, anna.frames, anna.faces) == ("matched", "decided", 6, 6)
     assert (anna.first_frame, anna.first_pts, anna.gallery_version) == (0, 0.0, 1)
     assert anna.score == pytest.approx(1.0) and anna.threshold == 0.5
+    told_last = next(one for one in reversed(told.events()) if one.kind == "sighting.ended")
+    assert isinstance(told_last, SightingEnded) and told_last.threshold_why
+    last = kept.one(told_last.track)
+    assert last.threshold_why == told_last.threshold_why
+    assert last.best_score == told_last.best_score is not None
     assert (stranger.reason, stranger.identity, stranger.uid) == ("unknown", None, "")
     assert kept.weights(1) == [(frame, round(1 / 6, 6)) for frame in range(6)]
     # By default neither template nor picture of anybody.

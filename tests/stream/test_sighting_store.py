@@ -15,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 
 from facestream import SightingsError, SightingsUnreadable, UnknownSighting
 from facestream.configs.schema import SightingsConfig
@@ -254,6 +254,23 @@ def test_migrations_make_the_tables_of_the_code(store: Sightings, place: str) ->
         )
         assert compare_metadata(context, metadata) == []
     engine.dispose()
+
+
+def test_a_store_of_the_first_revision_is_brought_up_to_date(store: Sightings, place: str) -> None:
+    store.write([draft(1)])
+    store.close()
+    url = place if "://" in place else f"sqlite:///{place}"
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        for column in ("threshold_why", "best_score"):
+            connection.execute(text(f"ALTER TABLE sighting DROP COLUMN {column}"))
+        connection.execute(text("UPDATE sighting_revision SET version_num = '0001'"))
+    engine.dispose()
+    with Sightings.open(place, create=False) as opened:
+        (old,) = opened.list()
+        assert (old.track, old.threshold_why, old.best_score) == (1, "", None)
+        opened.write([draft(2, threshold_why="the pack's own", best_score=0.25)])
+        assert opened.find(key(2)).best_score == 0.25
 
 
 def test_several_runs_write_to_one_store_at_once(store: Sightings) -> None:

@@ -81,6 +81,7 @@ def store(
         draft(4, 1e9 + 999, reason="too few frames", frames=1),
     ]
     drafts[0].keeps_crops, drafts[0].crops = True, [crop]
+    drafts[0].values |= {"threshold_why": "the pack's own", "best_score": 0.25}
     with Sightings.open(sightings_path(), create=True) as opened:
         opened.write(drafts)
     return sightings_path()
@@ -113,6 +114,7 @@ def test_list_and_its_filters() -> None:
 def test_show_writes_pictures_where_it_is_told(tmp_path: Path, store: Path) -> None:
     shown = call("sightings", "show", key(1)[:6]).output
     assert key(1) in shown and "template and pictures" in shown
+    assert "best score: 0.250" in shown and "threshold: the pack's own" in shown
     assert not list(tmp_path.glob("*.jpg"))
     call("sightings", "show", key(1)[:6], "--pictures", str(tmp_path / "faces"))
     (file,) = (tmp_path / "faces").iterdir()

@@ -11,6 +11,14 @@ down_revision = None
 
 def upgrade() -> None:
     """Make the tables."""
+    _make_sightings()
+    _make_erased()
+    _make_crops()
+    _make_templates()
+    _make_weights()
+
+
+def _make_sightings() -> None:
     op.create_table(
         "sighting",
         sa.Column("number", sa.Integer, nullable=False),
@@ -54,12 +62,18 @@ def upgrade() -> None:
     op.create_index("ix_sighting_started_at", "sighting", ["started_at"])
     op.create_index("ix_sighting_stranger", "sighting", ["stranger"])
     op.create_index("ix_sighting_uid", "sighting", ["uid"])
+
+
+def _make_erased() -> None:
     op.create_table(
         "sighting_erased",
         sa.Column("id", sa.String(32), nullable=False),
         sa.Column("at", sa.Double, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_sighting_erased"),
     )
+
+
+def _make_crops() -> None:
     op.create_table(
         "sighting_crop",
         sa.Column("number", sa.Integer, nullable=False),
@@ -78,6 +92,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("number", name="pk_sighting_crop"),
         sa.UniqueConstraint("sighting", "rank", name="uq_sighting_crop_sighting"),
     )
+
+
+def _make_templates() -> None:
     op.create_table(
         "sighting_template",
         sa.Column("sighting", sa.Integer, autoincrement=False, nullable=False),
@@ -91,6 +108,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("sighting", name="pk_sighting_template"),
     )
+
+
+def _make_weights() -> None:
     op.create_table(
         "sighting_weights",
         sa.Column("number", sa.Integer, nullable=False),
