@@ -4,7 +4,7 @@ A recipe's batch is a pure function of the step, and the random numbers of a ste
 paths) are seeded by it, so a run that was killed and goes on from its checkpoint makes the curve of
 one that never was, and no state of a data loader has to be stored.
 
-Devices and processes are accelerate's: `accelerate launch -m facestream.tools.cli train …`.
+Devices and processes are accelerate's, begun by `torchrun -m facestream.tools.cli train …`.
 """
 
 from __future__ import annotations
@@ -106,16 +106,18 @@ def train(
     """Train a recipe to its last step, going on where an earlier run in `out` was cut off.
 
     In `out`: last.pt to go on from, best.pt, curve.jsonl, tensorboard/, summary.html, export/.
-    on_step: called with the number of steps done, also those of earlier runs.
+    on_step: called with the number of steps done, also those of earlier runs, by the process that
+    leads. Of several processes it alone has files in its outcome.
     Raises ConfigError where `out` holds a run of other settings or data, TrainingError for a loss
     that is not finite and for a full disk; CorruptModelFile for a last.pt that is none.
     """
     run = _Run(recipe, settings, out, origin)
-    on_step(run.step)
+    tell = on_step if run.leads else lambda step: None
+    tell(run.step)
     with explained(out), CurveWriter(out, run.step) if run.leads else _NoCurve() as curve:
         while run.step < settings.steps:
             curve.add(run.step + 1, run.advance())
-            on_step(run.step)
+            tell(run.step)
             if run.step % settings.validate_every == 0 or run.step == settings.steps:
                 if run.leads:
                     curve.add(run.step, run.judge(), validated=True)
@@ -155,11 +157,19 @@ class _Run:
     """The state of a run: how many steps are done, weights, optimiser, and the best so far."""
 
     def __init__(self, recipe: Recipe, settings: RunSettings, out: Path, origin: Origin) -> None:
-        # Not from the environment: precision is a setting, and one batch is one step.
-        self.accelerator = Accelerator(mixed_precision="no", gradient_accumulation_steps=1)
+        # Not from the environment: precision is a setting, and one batch is one step. Unless told of
+        # CPUs where there is nothing else, every process would train alone.
+        self.accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),
+            mixed_precision="no",
+            gradient_accumulation_steps=1,
+        )
         self._recipe, self._settings, self._out, self._origin = recipe, settings, out, origin
         self.step = 0
         self._best: tuple[float, int] | None = None
+        if self.leads:
+            for partial in out.glob(".*.part"):  # of a run that was killed while it wrote
+                partial.unlink()
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
         optimiser = make_optimiser(settings, recipe.groups())

@@ -167,7 +167,9 @@ def test_kill_9_loses_no_more_than_the_steps_since_the_last_validation(tmp_path:
                 break
         assert worker.wait(30) == -signal.SIGKILL
     assert load_checkpoint(tmp_path / "cut" / LAST).step == 8
+    (tmp_path / "cut" / ".killed.part").write_bytes(b"half of a checkpoint")
     train(LineRecipe(), SETTINGS, tmp_path / "cut", ORIGIN)
+    assert not list((tmp_path / "cut").glob(".*"))
     assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
 
 
@@ -328,9 +330,16 @@ from pathlib import Path
 from test_engine import ORIGIN, SETTINGS, LineRecipe
 from facestream.train.engine import train
 
-recipe = LineRecipe()
+class Shared(LineRecipe):
+    def batch(self, step, rank, ranks):
+        assert ranks == 2, ranks
+        return super().batch(step, rank, ranks)
+
+recipe = Shared()
 recipe.network.drop.p = 0.0
-train(recipe, SETTINGS, Path(sys.argv[1]), ORIGIN)
+told = []
+outcome = train(recipe, SETTINGS, Path(sys.argv[1]), ORIGIN, on_step=told.append)
+print("leads", len(told), len(outcome.files))
 """
 
 
@@ -339,13 +348,7 @@ def test_two_processes_make_the_curve_of_one(tmp_path: Path) -> None:
     one.network.drop.p = 0.0  # each process drops for itself
     train(one, SETTINGS, tmp_path / "one", ORIGIN)
     (tmp_path / "two.py").write_text(TWO)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2"]
-    launch += [
-        "--num_machines=1",
-        "--mixed_precision=no",
-        "--dynamo_backend=no",
-        "--main_process_port=0",
-    ]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     launch += [str(tmp_path / "two.py"), str(tmp_path / "two"), str(Path(__file__).parent)]
     done = subprocess.run(
         launch,
@@ -355,6 +358,7 @@ def test_two_processes_make_the_curve_of_one(tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["leads 0 0", "leads 13 1"]
     for mine, theirs in zip(curve(tmp_path / "one"), curve(tmp_path / "two"), strict=True):
         assert mine.step == theirs.step
         assert mine.values["loss" if not mine.validated else "error"] == pytest.approx(
