@@ -40,7 +40,8 @@ class CandidateScore(msgspec.Struct, frozen=True):
     identity: str
     """Name of the identity in the gallery."""
     score: float
-    """IDA score in the pack's cosine units: what is compared with the threshold."""
+    """By `match.score`, a cosine or an IDA score in cosine units: what is compared with the
+    threshold."""
     cosine: float
     """Plain cosine between the track's template and the identity's, -1 to 1: what explains it."""
 
@@ -124,8 +125,8 @@ class DecisionEvent(TrackEvent, frozen=True, kw_only=True):
     identity: str | None
     """Who it is; null where nobody in the gallery passes the threshold."""
     score: float | None
-    """IDA score, in the pack's cosine units, of the identity given, else of the best candidate;
-    null where the gallery offered none."""
+    """By `match.score`, a cosine or an IDA score in cosine units: of the identity given, else of
+    the best candidate; null where the gallery offered none."""
     cosine: float | None
     """Plain cosine of that same candidate, -1 to 1."""
     threshold: float
