@@ -12,7 +12,16 @@ from ..models.store import load_card
 from .bench_fusion import COMPARED, LEAST_PEOPLE, SIZES, Cells, Measured, Rate, compare, resample
 from .bench_fusion_fusers import BEST, FOURTH, PLAIN, RUNS_KNOWN
 from .bench_fusion_tracks import FPS, LEVELS, SECONDS, SETS, SIMULATED
-from .bench_fusion_verdict import LIVE, any_of, in_short, list_words, mean_rate, names_of, points
+from .bench_fusion_verdict import (
+    LIVE,
+    any_of,
+    in_short,
+    list_words,
+    mean_rate,
+    names_of,
+    points,
+    short,
+)
 from .revision import revision
 
 INTRODUCTION = """# Fusing tracks of bad pictures
@@ -94,6 +103,8 @@ def write_page(measured: Mapping[str, Measured], command: str) -> str:
         if done.tracks:
             parts.append(in_short(pack, done.tracks, load_card(pack).fusion.aggregator))
         parts += [_few(words, people) for words, people in done.few.items()]
+        if absent := _absent(done, measured):
+            parts.append(f"Not measured for {pack}: {list_words(absent)}.\n")
     parts.append(_method(measured, command))
     for pack, done in measured.items():
         if not done.tracks:
@@ -160,6 +171,12 @@ def _rivals(measured: Mapping[str, Measured]) -> str:
         if (missing := [name for name in every if name not in names])
     ]
     return RIVALS.format(absent="".join(absent)) if every else ""
+
+
+def _absent(done: Measured, measured: Mapping[str, Measured]) -> list[str]:
+    """Tracks that another pack was measured on."""
+    every = dict.fromkeys(words for other in measured.values() for words in other.tracks)
+    return [short(words) for words in every if words not in (*done.tracks, *done.few)]
 
 
 def _few(words: str, people: int) -> str:

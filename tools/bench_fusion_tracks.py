@@ -57,6 +57,21 @@ class Tracks(NamedTuple):
         return self.words.partition(",")[0]
 
 
+def tracks_of(packs: Sequence[str], given: Sequence[str]) -> dict[str, list[str]]:
+    """Names of tracks by pack. given: NAME for every pack, or PACK:NAME.
+
+    Raises ConfigError for a pack that is not compared.
+    """
+    chosen: dict[str, list[str]] = {pack: [] for pack in packs}
+    for one in given:
+        pack, colon, name = one.rpartition(":")
+        if colon and pack not in chosen:
+            raise ConfigError(f"--tracks {one}: expected a pack of {', '.join(packs)}, got {pack}")
+        for among in [pack] if colon else packs:
+            chosen[among].append(name)
+    return chosen
+
+
 def all_tracks(
     pack: str, assets: Path, banks: Path, chosen: Sequence[str] = TRACKS
 ) -> Iterator[Tracks]:
@@ -129,7 +144,7 @@ def simulated_tracks(pack: str, assets: Path, banks: Path, preset: str) -> Track
     from .run import configure
 
     folder = banks / f"tracks-{preset}"
-    _render(preset, assets, folder)
+    render_subjects(preset, assets, folder)
     clips = read_set(folder, "own", None, skip_bad=False, bad=[]).clips
     opened = open_pack(pack, threads=1)
     names = sorted(role_pictures(assets, "subject", "london"))
@@ -188,7 +203,7 @@ def draw_sets(tracks: Tracks, size: int) -> list[Labels]:
     return sets
 
 
-def _render(preset: str, assets: Path, folder: Path) -> None:
+def render_subjects(preset: str, assets: Path, folder: Path) -> None:
     """Videos of a preset in which every subject walks once or twice, and nobody else."""
     from .sim_cast import cast_from_assets
     from .sim_set import Request, plan_videos, render_set

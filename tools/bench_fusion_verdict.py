@@ -52,6 +52,11 @@ def points(rate: Rate) -> str:
     return f"{100 * rate.value:+.1f} ({100 * rate.low:+.1f} to {100 * rate.high:+.1f})"
 
 
+def short(words: str) -> str:
+    """The words of tracks, where a comma would be misread."""
+    return words.replace(", ", " ")
+
+
 def share_closed(cells: Cells, one: str, oracle: str) -> float | None:
     """Which share of the gap from quality to an oracle it closes; None where no gap is clear."""
     gap = compare(cells, oracle, "quality")
@@ -112,7 +117,7 @@ def _best_live(tracks: Tracks) -> str:
     for words, cells in tracks.items():
         first, second = sorted(live, key=lambda name: -mean_rate(cells, name))[:2]
         gain = points(compare(cells, first, second))
-        told.append(f"*{first}* on {_short(words)}, {gain} before {second}")
+        told.append(f"*{first}* on {short(words)}, {gain} before {second}")
     return "; ".join(told)
 
 
@@ -127,9 +132,9 @@ def _beats(tracks: Tracks, one: str, others: Sequence[str]) -> str:
         said = [f"level with {list_words(level)}"] * bool(level)
         said += [f"clearly behind {list_words(behind)}"] * bool(behind)
         if said:
-            missed.append(f"{_short(words)} ({', '.join(said)})")
+            missed.append(f"{short(words)} ({', '.join(said)})")
         else:
-            met.append(_short(words))
+            met.append(short(words))
     return _met(met, missed)
 
 
@@ -139,12 +144,12 @@ def _halves(tracks: Tracks, one: str) -> str:
     for words, cells in tracks.items():
         share = share_closed(cells, one, "oracle")
         if share is None:
-            none.append(_short(words))
+            none.append(short(words))
             continue
         beyond = contrast(cells, ((one, 1.0), ("quality", -0.5), ("oracle", -0.5)))
         clear = beyond.low > 0 or beyond.high < 0
         doubt = "" if clear else "; whether more than half is not clear"
-        told = f"{_short(words)} ({100 * share:.0f} %{doubt})"
+        told = f"{short(words)} ({100 * share:.0f} %{doubt})"
         (met if share >= 0.5 else missed).append(told)
     return _met(met, missed) + (f" No gap is clear on {list_words(none)}." if none else "")
 
@@ -158,7 +163,7 @@ def _better(tracks: Tracks, default: str) -> str:
         for words, cells in tracks.items()
     }
     ahead = [
-        f"*{name}* on {_short(words)}, {points(gain)}"
+        f"*{name}* on {short(words)}, {points(gain)}"
         for (name, words), gain in gains.items()
         if gain.low > 0
     ]
@@ -172,11 +177,6 @@ def _met(met: Sequence[str], missed: Sequence[str]) -> str:
     said = [f"**met** on {list_words(met)}"] * bool(met)
     said += [f"**missed** on {list_words(missed)}"] * bool(missed)
     return "; ".join(said) + "." if said else "not measured."
-
-
-def _short(words: str) -> str:
-    """The words of tracks, where a comma would be misread."""
-    return words.replace(", ", " ")
 
 
 def list_words(words: Sequence[str]) -> str:

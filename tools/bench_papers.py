@@ -59,7 +59,10 @@ def bench_fusion(
     ] = None,
     tracks: Annotated[
         list[str] | None,
-        typer.Option(help="light, medium, strong, hard, night or wild; default: all."),
+        typer.Option(
+            help="light, medium, strong, hard, night or wild; with PACK: before it for one pack "
+            "alone. Default: all."
+        ),
     ] = None,
 ) -> None:
     """Fuse tracks of bad pictures by every aggregator, and write a page about it.
@@ -70,13 +73,15 @@ def bench_fusion(
     from .bench_fusion import measure_pack
     from .bench_fusion_fusers import heads_of
     from .bench_fusion_page import write_page
-    from .bench_fusion_tracks import TRACKS
+    from .bench_fusion_tracks import TRACKS, tracks_of
 
     place = assets_of(assets)
     packs, _ = find_packs(pack)
-    chosen = tracks or TRACKS
+    chosen = tracks_of(packs, tracks or TRACKS)
     given = heads_of(packs, head or ())
-    measured = {name: measure_pack(name, place, folder, given[name], chosen) for name in packs}
+    measured = {
+        name: measure_pack(name, place, folder, given[name], chosen[name]) for name in packs
+    }
     words = [f" --pack {name}" for name in pack or ()]
     words += [f" --tracks {name}" for name in tracks or ()]
     words += [f" --head {path.name}" for path in head or ()]

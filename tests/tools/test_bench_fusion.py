@@ -30,7 +30,14 @@ from facestream.tools.bench_fusion import (
 )
 from facestream.tools.bench_fusion_fusers import Compared, Drawn, fusers_of, heads_of, open_head
 from facestream.tools.bench_fusion_page import write_page
-from facestream.tools.bench_fusion_tracks import SETS, TRACKS, Tracks, all_tracks, draw_sets
+from facestream.tools.bench_fusion_tracks import (
+    SETS,
+    TRACKS,
+    Tracks,
+    all_tracks,
+    draw_sets,
+    tracks_of,
+)
 from facestream.tools.bench_fusion_verdict import in_short
 from facestream.tools.sim_cast import cast_from_assets
 
@@ -169,6 +176,8 @@ def test_the_page_describes_what_was_measured(cells: Cells) -> None:
     assert "preset night, 12 pictures per second" in page
     assert "lightqnet in omz and training-free in open;" in page
     assert "Others do not run live." in page and "Not trained for open: caface-guided. " in page
+    assert page.count("Not measured for") == 1
+    assert "Not measured for open: simulated night." in page
     nothing = write_page({"omz": Measured({}, {"simulated, night": 0})}, "bench")
     assert "only 0 people" in nothing and "| TPIR" not in nothing
 
@@ -254,6 +263,10 @@ def test_tracks_are_chosen_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(bench_fusion_tracks, "wild_tracks", lambda *given: None)
     assert list(all_tracks("omz", tmp_path, tmp_path)) == list(TRACKS)[:-1]
     assert list(all_tracks("omz", tmp_path, tmp_path, ["strong"])) == ["strong"]
+    chosen = tracks_of(["omz", "open"], ["strong", "omz:wild"])
+    assert chosen == {"omz": ["strong", "wild"], "open": ["strong"]}
+    with pytest.raises(ConfigError, match="open:wild: expected a pack of omz, got open"):
+        tracks_of(["omz"], ["open:wild"])
 
 
 def drawn(tracks: Tracks, rows: np.ndarray) -> Drawn:
