@@ -11,11 +11,10 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import URL, delete, select
+from sqlalchemy import delete, select
 
 from ..models.ida import DensityModel
 from . import gallery_density as density
@@ -25,7 +24,8 @@ from . import gallery_roster as rosters
 from . import gallery_transfer as transfer
 from . import gallery_write as writing
 from .gallery_archive import ImportSummary, read_archive, write_archive
-from .gallery_engine import Database, locate
+from .gallery_engine import Database, Store
+from .gallery_errors import GALLERY
 from .gallery_packs import GalleryPacks
 from .gallery_records import (
     Added,
@@ -47,58 +47,20 @@ from .gallery_tables import identities, watchlists
 Floats = npt.NDArray[np.float32]
 
 
-class Gallery:
+class Gallery(Store):
     """The store of identities. Thread-safe, and safe to share between processes and machines.
 
     Every method may raise GalleryUnreadable (locked, damaged, unreachable) or GalleryError
-    (read-only, no space left); what was stored before stays as it was.
+    (read-only, no space left), `open` also GalleryMissing; what was stored before stays as it was.
     """
+
+    kind = GALLERY
 
     def __init__(self, database: Database) -> None:
         """Use `Gallery.open` or `Gallery.temporary`."""
-        self._database = database
+        super().__init__(database)
         self.packs = GalleryPacks(database)
         """The packs whose embeddings it holds: which is in use, and going over to another."""
-
-    @classmethod
-    def open(cls, place: str | Path, *, create: bool) -> Self:
-        """Open the gallery at a path or SQLAlchemy URL; `create` makes it where there is none.
-
-        Raises GalleryMissing where there is none, GalleryUnreadable where it is not a gallery,
-        damaged, locked, or written by a newer facestream.
-        """
-        return cls._prepared(Database(locate(place, create=create)), create=create)
-
-    @classmethod
-    def temporary(cls) -> Self:
-        """A gallery in memory, shared by this process's threads, gone when closed."""
-        return cls._prepared(Database(URL.create("sqlite")), create=True)
-
-    @classmethod
-    def _prepared(cls, database: Database, *, create: bool) -> Self:
-        try:
-            database.prepare(create=create)
-        except BaseException:
-            database.close()
-            raise
-        return cls(database)
-
-    def __enter__(self) -> Self:
-        """The gallery itself; leaving closes it."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
-
-    def close(self) -> None:
-        """Close every connection; a temporary gallery is gone."""
-        self._database.close()
-
-    @property
-    def place(self) -> str:
-        """Where it is, for people: the file, or the URL without its password."""
-        return self._database.place
 
     def version(self) -> int:
         """The number of changes made so far; one small read, meant to be polled."""

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
@@ -211,6 +211,62 @@ class Database:
                     raw.execute(statement).close()
             except sqlite3.Error as error:
                 raise explain_sqlite(error, self.place, BUSY_SECONDS, self._kind) from error
+
+
+class Store:
+    """What is kept in a database, opened by its place: the gallery, and sightings.
+
+    Thread-safe, and safe to share between processes and machines. Every method may raise the errors
+    of its kind: unreadable (locked, damaged, unreachable) or the other (read-only, no space left);
+    what was stored before stays as it was.
+    """
+
+    kind: ClassVar[Kind]
+
+    def __init__(self, database: Database) -> None:
+        """Use `open` or `temporary`."""
+        self._database = database
+
+    @classmethod
+    def open(cls, place: str | Path, *, create: bool) -> Self:
+        """Open what lies at a path or SQLAlchemy URL; `create` makes it where there is none.
+
+        Raises the kind's `missing` where there is none, and `unreadable` where it is something
+        else, damaged, locked, or written by a newer facestream.
+        """
+        url = locate(place, create=create, kind=cls.kind)
+        return cls._prepared(Database(url, cls.kind), create=create)
+
+    @classmethod
+    def temporary(cls) -> Self:
+        """One in memory, shared by this process's threads, gone when closed."""
+        return cls._prepared(Database(URL.create("sqlite"), cls.kind), create=True)
+
+    @classmethod
+    def _prepared(cls, database: Database, *, create: bool) -> Self:
+        try:
+            database.prepare(create=create)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database)
+
+    def __enter__(self) -> Self:
+        """Itself; leaving closes it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection; what is temporary is gone."""
+        self._database.close()
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people: the file, or the URL without its password."""
+        return self._database.place
 
 
 def locate(place: str | Path, *, create: bool, kind: Kind = GALLERY) -> URL:

@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
-from typing import Self
-
-from sqlalchemy import URL
 
 from ..configs.schema import SightingsConfig
 from . import sighting_read as reading
 from . import sighting_write as writing
-from .gallery_engine import Database, locate
+from .gallery_engine import Store
 from .sighting_records import (
     Purged,
     SightingDetails,
@@ -31,57 +27,14 @@ from .sighting_write import Draft
 EVERYTHING = SightingFilter()
 
 
-class Sightings:
+class Sightings(Store):
     """The store of sightings. Thread-safe, and safe to share between processes and machines.
 
     Every method may raise SightingsUnreadable (locked, damaged, unreachable) or SightingsError
     (read-only, no space left); what was stored before stays as it was.
     """
 
-    def __init__(self, database: Database) -> None:
-        """Use `Sightings.open` or `Sightings.temporary`."""
-        self._database = database
-
-    @classmethod
-    def open(cls, place: str | Path, *, create: bool) -> Self:
-        """Open the store at a path or SQLAlchemy URL; `create` makes it where there is none.
-
-        Raises SightingsUnreadable where there is none, or where it is not a sighting store,
-        damaged, locked, or written by a newer facestream.
-        """
-        url = locate(place, create=create, kind=SIGHTINGS)
-        return cls._prepared(Database(url, SIGHTINGS), create=create)
-
-    @classmethod
-    def temporary(cls) -> Self:
-        """A store in memory, shared by this process's threads, gone when closed."""
-        return cls._prepared(Database(URL.create("sqlite"), SIGHTINGS), create=True)
-
-    @classmethod
-    def _prepared(cls, database: Database, *, create: bool) -> Self:
-        try:
-            database.prepare(create=create)
-        except BaseException:
-            database.close()
-            raise
-        return cls(database)
-
-    def __enter__(self) -> Self:
-        """The store itself; leaving closes it."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
-
-    def close(self) -> None:
-        """Close every connection; a temporary store is gone."""
-        self._database.close()
-
-    @property
-    def place(self) -> str:
-        """Where it is, for people: the file, or the URL without its password."""
-        return self._database.place
+    kind = SIGHTINGS
 
     def write(self, drafts: Iterable[Draft]) -> None:
         """Store what a run tells of sightings, all of it or nothing; twice is as good as once."""
