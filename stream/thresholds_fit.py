@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, NamedTuple
@@ -70,9 +71,10 @@ class FittedRules:
         self._ask, self._clock = seen, clock
         self._doubts = f"; {doubts}" if doubts else ""
         self._lock = threading.Lock()
-        self._fitted: tuple[SearchIndex, OpenSetFit] | None = None
+        # Galleries by weak reference: nothing of one is kept here that is not in use any more.
+        self._fitted: tuple[weakref.ref[SearchIndex], OpenSetFit] | None = None
         self._under_way = False
-        self._refused: SearchIndex | None = None
+        self._refused: weakref.ref[SearchIndex] | None = None
         self._seen, self._look_at = seen(), clock() + LOOK_SECONDS
         self._rule: tuple[OpenSetFit, Seen, DecisionRule] | None = None
         self._scaled: tuple[OpenSetFit, OpenSetFit] | None = None
@@ -100,9 +102,9 @@ class FittedRules:
             if self._clock() >= self._look_at:
                 self._look()
             fitted = self._fitted
-            if fitted is not None and fitted[0] is gallery:
+            if fitted is not None and fitted[0]() is gallery:
                 return fitted[1]
-            if self._refused is gallery:
+            if self._refused is not None and self._refused() is gallery:
                 return None
             at_once = len(self._strangers.vectors) * gallery.identities <= AT_ONCE
             if fitted is not None and not (at_once or wait):
@@ -138,10 +140,10 @@ class FittedRules:
         except FacestreamError as error:
             log.warning("no threshold can be fitted to this gallery: %s", error)
             with self._lock:
-                self._refused = gallery
+                self._refused = weakref.ref(gallery)
             return None
         with self._lock:
-            self._fitted = gallery, fit
+            self._fitted = weakref.ref(gallery), fit
         return fit
 
     def _fit_beside(self, gallery: SearchIndex) -> None:

@@ -1,6 +1,8 @@
 """Rules fitted to the gallery that is searched: promises, changes, and what the operator says."""
 
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -88,6 +90,17 @@ def test_a_change_is_a_new_fit_and_an_unchanged_gallery_is_not():
     small, large = gallery(20), gallery(400)
     assert rules(small, None) is rules(small, None)
     assert rules(large, None).threshold > rules(small, None).threshold
+
+
+def test_a_gallery_that_is_out_of_use_is_not_held():
+    rules = FittedRules(strangers(), COSINE, OWN)
+    index = gallery(20)
+    before = rules(index, None)
+    gone = weakref.ref(index)
+    del index
+    gc.collect()
+    assert gone() is None
+    assert rules(gallery(20), None).threshold == before.threshold  # the same people: fitted anew
 
 
 def test_an_empty_gallery_takes_the_packs_own():
