@@ -11,7 +11,9 @@ from .fusion import Aggregator
 from .mean_fusion import Mean, QualityMean
 from .scalar_fusion import LearnedMean, load_scalar_head
 
-AGGREGATORS = ("mean", "quality", "learned", "caface")
+HEADLESS = ("mean", "quality")
+"""Those that every pack can fuse with."""
+AGGREGATORS = (*HEADLESS, "learned", "caface")
 
 
 def make_aggregator(name: str, *, dimension: int, head_path: Path | None = None) -> Aggregator:

@@ -8,7 +8,7 @@ the price of a matrix product, and no picture is needed.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,20 @@ from .fusion import Doubles, Floats
 from .npz_file import read_arrays
 from .scores import Flags, Labels
 
-FORMAT = "facestream strangers 1"
+FORMAT = "facestream strangers 2"
+FORMAT_OF_ONE = "facestream strangers 1"
+"""Written before there were several aggregators: `aggregator` in place of `aggregators`, and
+vectors (T, C)."""
 MOST_BYTES = 64 << 20
 
-ARRAYS = ("format", "aggregator", "vectors", "tracks", "frames", "quality", "people", "synthetic")
+ARRAYS = ("format", "aggregators", "vectors", "tracks", "frames", "quality", "people", "synthetic")
+
+Steps = npt.NDArray[np.int8]
 
 
 class StrangerTracks(NamedTuple):
-    """N tracks of strangers with T decisions in all, those of a track one after the other.
+    """N tracks of strangers with T decisions in all, those of a track one after the other, fused by
+    one aggregator.
 
     vectors (T, C) float32 unit; tracks (T,) ascending 0..N-1; frames (T,) observations fused so
     far; quality (T,) their median quality in the pack's unit; people (N,) whose each track is;
@@ -76,56 +82,102 @@ class StrangerTracks(NamedTuple):
         )
 
 
-def save_strangers(path: Path, tracks: StrangerTracks) -> None:
-    """Write tracks as .npz: unit vectors as int8, whose cosines are off by less than 0.002."""
-    largest = np.abs(tracks.vectors).max(axis=1, keepdims=True)
-    with path.open("wb") as file:
-        np.savez_compressed(
-            file,
-            format=np.array(FORMAT),
-            aggregator=np.array(tracks.aggregator),
-            vectors=np.round(tracks.vectors * (127.0 / largest)).astype(np.int8),
-            tracks=tracks.tracks.astype(np.int32),
-            frames=tracks.frames.astype(np.int32),
-            quality=tracks.quality.astype(np.float32),
-            people=tracks.people.astype(np.int32),
-            synthetic=tracks.synthetic.astype(np.int8),
+class Strangers(NamedTuple):
+    """The same tracks fused by each of K aggregators, and decided from few faces on.
+
+    aggregators: K names, the pack's own first. steps (K, T, C) int8: templates, each a unit vector
+    times any factor, whose cosines are off by less than 0.002. The rest as in StrangerTracks.
+    """
+
+    aggregators: tuple[str, ...]
+    steps: Steps
+    tracks: Labels
+    frames: Labels
+    quality: Floats
+    people: Labels
+    synthetic: Flags
+
+    def by(self, aggregator: str, least: int) -> StrangerTracks:
+        """As a run decides that fuses by this aggregator and decides from `least` faces on.
+
+        By the pack's own where this one is not among them; tracks of fewer faces are left out. No
+        track has more than the longest: a larger `least` leaves those.
+        """
+        name = aggregator if aggregator in self.aggregators else self.aggregators[0]
+        rows = self.frames >= min(least, int(self.frames.max()))
+        kept, tracks = np.unique(self.tracks[rows], return_inverse=True)
+        vectors = self.steps[self.aggregators.index(name), rows].astype(np.float32)
+        return StrangerTracks(
+            name,
+            vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
+            tracks,
+            self.frames[rows],
+            self.quality[rows],
+            self.people[kept],
+            self.synthetic[kept],
         )
 
 
-def load_strangers(path: Path, dimension: int) -> StrangerTracks:
-    """Read what `save_strangers` wrote; dimension: C of the pack's embedder.
+def to_steps(vectors: Floats) -> Steps:
+    """Unit vectors (K, T, C) as int8; the K of one decision by one factor, as they are alike."""
+    largest = np.abs(vectors).max(axis=(0, 2), keepdims=True)
+    return np.asarray(np.round(vectors * (127.0 / largest)), np.int8)
+
+
+def save_strangers(file: BinaryIO, strangers: Strangers) -> None:
+    """Write tracks as .npz. Of aggregators but the first, differences to the one before are stored
+    (modulo 256): small numbers, which take half of the room."""
+    np.savez_compressed(
+        file,
+        format=np.array(FORMAT),
+        aggregators=np.array(strangers.aggregators),
+        vectors=np.diff(strangers.steps, axis=0, prepend=np.int8(0)),
+        tracks=strangers.tracks.astype(np.int32),
+        frames=strangers.frames.astype(np.int32),
+        quality=strangers.quality.astype(np.float32),
+        people=strangers.people.astype(np.int32),
+        synthetic=strangers.synthetic.astype(np.int8),
+    )
+
+
+def load_strangers(path: Path, dimension: int) -> Strangers:
+    """Read what `save_strangers` wrote, or wrote before; dimension: C of the pack's embedder.
 
     Raises CorruptModelFile for another file, and for tracks of another embedder.
     """
     arrays = read_arrays(path, "a file of strangers' tracks", most=MOST_BYTES)
-    if set(ARRAYS) - arrays.keys() or str(arrays["format"]) != FORMAT:
+    if str(arrays.get("format")) == FORMAT_OF_ONE and {"aggregator", "vectors"} <= arrays.keys():
+        arrays["aggregators"] = arrays["aggregator"].reshape(1)
+        arrays["vectors"] = arrays["vectors"][None]
+    elif str(arrays.get("format")) != FORMAT:
+        arrays.pop("format", None)
+    if set(ARRAYS) - arrays.keys():
         raise CorruptModelFile(
             f"{path}: expected {FORMAT!r} with {', '.join(ARRAYS)}, got {', '.join(arrays)}"
         )
+    names = tuple(str(name) for name in arrays["aggregators"].ravel())
     raw = arrays["vectors"]
-    if raw.dtype != np.int8 or raw.ndim != 2 or raw.shape[1] != dimension:
+    if raw.dtype != np.int8 or raw.ndim != 3 or raw.shape[::2] != (len(names), dimension):
         raise CorruptModelFile(
-            f"{path}: expected vectors (T, {dimension}) int8, got {raw.shape} {raw.dtype}; they "
-            "were made for another embedder"
+            f"{path}: expected vectors ({len(names)}, T, {dimension}) int8, got {raw.shape} "
+            f"{raw.dtype}; they were made for another embedder"
         )
-    vectors = raw.astype(np.float32)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    tracks = StrangerTracks(
-        str(arrays["aggregator"]),
-        vectors / np.maximum(lengths, 1e-12),
+    tracks = Strangers(
+        names,
+        np.cumsum(raw, axis=0, dtype=np.int8),
         _column(path, arrays, "tracks"),
         _column(path, arrays, "frames"),
         arrays["quality"],
         _column(path, arrays, "people"),
         _column(path, arrays, "synthetic").astype(np.bool_),
     )
-    count = len(vectors)
+    count = raw.shape[1]
     whole = (
         all(len(one) == count for one in (tracks.tracks, tracks.frames, tracks.quality))
         and len(tracks.synthetic) == len(tracks.people)
         and count > 0
-        and bool((lengths > 0).all() and (np.diff(tracks.tracks) >= 0).all())
+        and len(names) == len(set(names)) > 0
+        and bool(tracks.steps.any(axis=2).all() and (np.diff(tracks.tracks) >= 0).all())
         and np.array_equal(np.unique(tracks.tracks), np.arange(len(tracks.people)))
     )
     if not whole:
@@ -136,7 +188,7 @@ def load_strangers(path: Path, dimension: int) -> StrangerTracks:
 def join_decisions(
     decisions: list[tuple[npt.NDArray[np.floating], int, float]],
 ) -> tuple[Floats, Labels, Floats]:
-    """Vectors (T, C), frames (T,) and quality (T,) of single decisions. RecordError for none."""
+    """Vectors (T, ...), frames (T,) and quality (T,) of decisions. RecordError for none."""
     if not decisions:
         raise RecordError("expected one decision at least, got none")
     vectors, frames, quality = zip(*decisions, strict=True)

@@ -28,7 +28,7 @@ from .inference import (
     QualitySource,
     Session,
 )
-from .open_set_tracks import StrangerTracks, load_strangers
+from .open_set_tracks import Strangers, load_strangers
 from .pixels import PixelFormat
 from .quality import ModelQuality, NormQuality, TrainingFreeQuality
 from .quality_head import HeadQuality, load_quality_head
@@ -62,7 +62,7 @@ class Pack:
     """Files of the trained heads by the name of their aggregator: "learned", "caface"."""
     provider: str
     """What really runs the networks, for people: "onnxruntime CPU"."""
-    strangers: StrangerTracks | None = None
+    strangers: Strangers | None = None
     """What thresholds are fitted to; None where the card has none."""
 
 
@@ -219,7 +219,7 @@ def head_file(card: Card, spec: HeadSpec) -> Path:
     return path
 
 
-def strangers_of(card: Card) -> StrangerTracks | None:
+def strangers_of(card: Card) -> Strangers | None:
     """The card's tracks of strangers, verified; None where it has none.
 
     Raises MissingModelFile or CorruptModelFile.

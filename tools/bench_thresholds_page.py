@@ -8,7 +8,17 @@ from datetime import UTC, datetime
 from .. import __version__
 from ..models.scores import Interval
 from .bench_accuracy_page import markdown
-from .bench_thresholds import DRAWS, OTHER_PEOPLE, RESAMPLES, WILD_PICTURES, PackNumbers, Promise
+from .bench_thresholds import SIZE, TARGETS, Class, PackNumbers, Promise, Way
+from .bench_thresholds_held import (
+    DRAWS,
+    LONDON,
+    OTHER_PEOPLE,
+    RESAMPLES,
+    VIDEO,
+    WEB,
+    WILD_PICTURES,
+)
+from .bench_thresholds_video import PRESETS
 from .revision import revision
 
 
@@ -19,12 +29,15 @@ def write_page(numbers: Mapping[str, PackNumbers], command: str) -> str:
         parts += [f"## Pack `{pack}`", "", f"Strangers: {found.sizes}.", ""]
         parts += [f"### `{pack}`: promised and found", "", count_words(found.promises), ""]
         parts += [*promise_table(found.promises), ""]
+        parts += [f"### `{pack}`: by aggregator and first decision", "", WAYS, ""]
+        parts += [*way_table(found.ways), ""]
         parts += [f"### `{pack}`: who is named", "", NAMED, ""]
         parts += [
             *markdown(
-                ["Score", "Enrolled", "Threshold", "", "TPIR", "FPIR found"],
+                ["Tracks", "Score", "Enrolled", "Threshold", "", "TPIR", "FPIR found"],
                 [
                     [
+                        row.tracks,
                         row.score,
                         f"{row.people:,}",
                         row.rule,
@@ -55,16 +68,7 @@ def write_page(numbers: Mapping[str, PackNumbers], command: str) -> str:
             "",
         ]
         parts += [f"### `{pack}`: by evidence", "", EVIDENCE, ""]
-        parts += [
-            *markdown(
-                ["Strangers' decisions", "how many", "reach the threshold"],
-                [
-                    [row.name, f"{row.decisions:,}", spread(row.share, row.interval)]
-                    for row in found.evidence
-                ],
-            ),
-            "",
-        ]
+        parts += [*evidence_table(found.evidence), ""]
         parts += [f"### `{pack}`: moved by what was seen", "", MOVED, ""]
         parts += [
             *markdown(
@@ -76,15 +80,19 @@ def write_page(numbers: Mapping[str, PackNumbers], command: str) -> str:
     return "\n".join(parts)
 
 
-NAMED = """Tracks of the London subjects' smiling photos; half of them enrolled by their neutral
-photo, then the other half, alone and among *others*. TPIR: share of mates' tracks that are named
-rightly by one of their decisions. FPIR: share of the other half's tracks that are named at all:
-about 25 people at a time, so one look-alike is 4 %."""
+WAYS = f"""By cosine in {DRAWS} galleries of {SIZE}: runs that fuse by each of the pack's
+aggregators and decide from 3 faces on, or from the first. Each is fitted to strangers who were
+fused and decided as it does. Found of {LONDON} / {VIDEO} / {WEB}."""
+NAMED = f"""Tracks of the London subjects' smiling photos, as {LONDON} and as {VIDEO}; half of them
+enrolled by their neutral photo, then the other half, alone and among *others*. TPIR: share of
+mates' tracks that are named rightly by one of their decisions. FPIR: share of the other half's
+tracks that are named at all: about 25 people at a time, so one look-alike is 4 %."""
 SCALED = """A threshold for FPIR 1 %, by cosine, from a fit at another size, as if people were
 independent tries (F^G): what holds for the seconds until a changed gallery is fitted itself. The
 last set of strangers above is counted; galleries of 10,000 are made of numbers in part."""
-EVIDENCE = """Single decisions, by cosine, at the threshold for FPIR 5 % of a gallery of 300. Were
-these shares far apart, thresholds would have to depend on frames and quality."""
+EVIDENCE = f"""Single decisions, by cosine, at the threshold for FPIR 5 % of a gallery of {SIZE}, of
+runs that decide from the first face on, by aggregator. Were these shares far apart, thresholds
+would have to depend on frames and quality."""
 MOVED = """Every second stranger of the last set is seen first, with mates that were missed among
 them, and moves the threshold for FPIR 1 % (cosine); the other strangers are counted."""
 
@@ -103,8 +111,10 @@ A threshold is fitted to each gallery from the strangers that the pack carries (
 calibration), as [thresholds.md](../thresholds.md) says, to keep a promised FPIR: the share of
 unknown people's tracks that are named by any of their decisions. Then other strangers are decided.
 
-- **London**: pseudo-tracks of the split's role subject (Face Research Lab London Set, CC BY 4.0).
-- **wild**, research only: pseudo-tracks of {WILD_PICTURES} pictures each of people of CelebA's
+- **{LONDON}**: pseudo-tracks of the split's role subject (Face Research Lab London Set, CC BY 4.0).
+- **{VIDEO}**: the same people in simulated video ({", ".join(PRESETS)}), rendered from the smiling
+  photo; tracks that the live stages find, with the decisions of a live run.
+- **{WEB}**, research only: pseudo-tracks of {WILD_PICTURES} pictures each of people of CelebA's
   in-the-wild part. Some people are in CelebA under two numbers: such a stranger scores like a mate.
 - Enrolled are *others*, research only: people of CelebA who are not in wild, one small picture
   each, {OTHER_PEOPLE:,} at the most. {DRAWS} galleries are drawn for each size up to 300.
@@ -118,14 +128,52 @@ found by resamples of the strangers ({RESAMPLES}). **No** where the two do not m
 
 
 def count_words(promises: list[Promise]) -> str:
-    """How many promises hold."""
+    """How many promises hold, and by whom."""
     broken = [one for one in promises if not one.holds]
+    words = f"{len(promises) - len(broken)} of {len(promises)} promises hold"
+    kinds = []
+    for kind in dict.fromkeys(one.strangers for one in promises):
+        own = [one for one in promises if one.strangers == kind]
+        kinds.append(f"{kind} {sum(one.holds for one in own)} of {len(own)}")
+    words += f" ({', '.join(kinds)})"
     if not broken:
-        return f"All {len(promises)} promises hold."
+        return f"{words}."
     high = sum(one.found > one.promised.high for one in broken)
     return (
-        f"{len(promises) - len(broken)} of {len(promises)} promises hold; of the others {high} are "
-        f"broken by more false alerts than promised, {len(broken) - high} by fewer."
+        f"{words}; of the others {high} are broken by more false alerts than promised, "
+        f"{len(broken) - high} by fewer."
+    )
+
+
+def way_table(ways: list[Way]) -> list[str]:
+    """One row for each aggregator and first decision; one group of columns for each target."""
+    head = ["Aggregator", "from"]
+    for target in TARGETS:
+        head += [f"{100 * target:g} %: threshold", "promised", "found", "holds"]
+    rows = []
+    for way in ways:
+        cells = [way.aggregator, f"{way.least}"]
+        for target in TARGETS:
+            own = [one for one in way.promises if one.target == target]
+            cells += [
+                f"{own[0].threshold:.3f}",
+                f"{share(own[0].promised.low)}–{share(own[0].promised.high)}",
+                " / ".join(share(one.found) for one in own),
+                " / ".join("yes" if one.holds else "**no**" for one in own),
+            ]
+        rows.append(cells)
+    return markdown(head, rows)
+
+
+def evidence_table(classes: list[Class]) -> list[str]:
+    """One row for each kind of evidence, one column for each aggregator."""
+    names = list(classes[0].shares)
+    return markdown(
+        ["Strangers' decisions", "how many", *names],
+        [
+            [row.name, f"{row.decisions:,}", *(spread(*row.shares[name]) for name in names)]
+            for row in classes
+        ],
     )
 
 

@@ -17,7 +17,7 @@ from ..models.aggregators import make_aggregator
 from ..models.anchor_check import card_anchors
 from ..models.card import Card
 from ..models.ida import Anchors
-from ..models.open_set_tracks import StrangerTracks
+from ..models.open_set_tracks import Strangers
 from ..models.pack import Pack, open_pack
 from ..stream.access import Access
 from ..stream.aggregate import AggregateStage
@@ -238,7 +238,7 @@ def setting_words(card: Card, config: Config) -> str:
 
 def rules_for(
     card: Card,
-    strangers: StrangerTracks | None,
+    strangers: Strangers | None,
     config: Config,
     seen: SeenScores | None = None,
 ) -> Rules:
@@ -262,7 +262,7 @@ def rules_for(
     nobody = DecisionNumbers(1.0, 1.0, why="nobody is enrolled to fit a threshold to")
     instead = nobody if card.decision is None else decision_numbers(card, config)
     return FittedRules(
-        strangers,
+        strangers.by(aggregator_of(card, config), match.least_frames),
         match,
         PackRules(match, instead),
         seen=nothing_seen if seen is None else seen.seen,
@@ -270,18 +270,22 @@ def rules_for(
     )
 
 
-def doubts_of(strangers: StrangerTracks, card: Card, config: Config) -> str:
+def doubts_of(strangers: Strangers, card: Card, config: Config) -> str:
     """In what the strangers' tracks were decided otherwise than a run does; empty: in nothing."""
-    fused, least = aggregator_of(card, config), int(strangers.frames.min())
+    fused, least = aggregator_of(card, config), config.match.least_frames
+    first, longest = int(strangers.frames.min()), int(strangers.frames.max())
     found = []
-    if strangers.aggregator != fused:
+    if fused not in strangers.aggregators:
         found.append(
-            f"the strangers were fused by {strangers.aggregator}, this run fuses by {fused}"
+            f"the strangers were fused by {strangers.aggregators[0]}, this run fuses by {fused}"
         )
-    if config.match.least_frames < least:
+    if least < first:
         found.append(
-            f"the strangers were decided from {least} faces on, this run decides from "
-            f"{config.match.least_frames}"
+            f"the strangers were decided from {first} faces on, this run decides from {least}"
+        )
+    if least > longest:
+        found.append(
+            f"the strangers' tracks have {longest} faces at most, this run decides from {least}"
         )
     return " and ".join(found)
 

@@ -25,7 +25,7 @@ from ..stream.enrol import Enroller
 from ..stream.events import MatchEvent, MatchRevised, SightingEnded
 from ..stream.gallery import Gallery
 from ..stream.match import ALL_NEW, GalleryIndex, MatchStage
-from ..stream.records import Match, TrackKey, TrackTemplate
+from ..stream.records import Match, Template, TrackKey, TrackTemplate
 from ..stream.telling import Decided
 from ..stream.thresholds import Rules as DecisionRules
 from .build import check_score, know, rules_for, spread_of
@@ -156,21 +156,12 @@ class Decider:
 
     def replay(self, recording: Recording) -> Replay:
         """Fuse, match and decide every frame, then what is left open at the end."""
-        card, config = self._pack.card, self._config
-        match = _NotingMatch(self.known, config.match, self._rules, spread_of(card, config.match))
-        stage = DecideStage(
-            AggregateStage(live_aggregator(config, self._pack), config.fuse.evidence),
-            match,
-            config.match,
-            pack=card.name,
-            epoch=EPOCH,
-        )
-        events: list[Decided] = []
-        for seen in recording.frames():
-            events += stage.process(seen.observed)
-        for end in recording.ends().ends:
-            events += stage.end(end)
-        return Replay(events, match.decided)
+        config = self._config
+        spread = spread_of(self._pack.card, config.match)
+        match = NotingMatch(self.known, config.match, self._rules, spread=spread)
+        events = replay_with(match, recording, config, self._pack)
+        decided = {key: [one.embedding for one in found] for key, found in match.decided.items()}
+        return Replay(events, decided)
 
     def decide(self, clip: Clip, recording: Recording, watched: Watched) -> Decisions:
         """What the events say, beside whom the tracks really show."""
@@ -221,7 +212,7 @@ class Decider:
             )
 
 
-class _NotingMatch(MatchStage):
+class NotingMatch(MatchStage):
     """The matcher, which also notes what it was asked: a track is decided many times."""
 
     def __init__(
@@ -229,19 +220,41 @@ class _NotingMatch(MatchStage):
         index: Callable[[], GalleryIndex],
         config: MatchConfig,
         rules: DecisionRules,
-        spread: float,
+        *,
+        spread: float = 0.0,
     ) -> None:
+        """As MatchStage."""
         super().__init__(index, config, rules, spread=spread)
-        self.decided: dict[int, list[Floats]] = {}
+        self.decided: dict[int, list[Template]] = {}
 
     def decide(
         self,
         templates: Sequence[TrackTemplate],
         standings: Mapping[TrackKey, Standing] = ALL_NEW,
     ) -> list[Match]:
+        """As MatchStage."""
         for one in templates:
-            self.decided.setdefault(one.key.track, []).append(one.template.embedding)
+            self.decided.setdefault(one.key.track, []).append(one.template)
         return super().decide(templates, standings)
+
+
+def replay_with(
+    match: MatchStage, recording: Recording, config: Config, pack: Pack
+) -> list[Decided]:
+    """The events of a recording, fused as configured and matched by this matcher."""
+    stage = DecideStage(
+        AggregateStage(live_aggregator(config, pack), config.fuse.evidence),
+        match,
+        config.match,
+        pack=pack.card.name,
+        epoch=EPOCH,
+    )
+    events: list[Decided] = []
+    for seen in recording.frames():
+        events += stage.process(seen.observed)
+    for end in recording.ends().ends:
+        events += stage.end(end)
+    return events
 
 
 def live_aggregator(config: Config, pack: Pack) -> Aggregator:

@@ -86,20 +86,23 @@ def fit(
     seed: int = typer.Option(1, min=0, help="Of all that is drawn."),
     data: str = typer.Option("", help="Whose faces these are and their licence, for the card."),
     licence: str = typer.Option("", help="Licence of the vectors, for the card."),
+    keep: bool = typer.Option(False, help="Keep the embedded views, to fit the same faces again."),
 ) -> None:
     """Make the tracks of strangers that a pack carries, from faces of people never enrolled.
 
-    They are degraded as cameras see them, fused and decided as a run does, and kept beside the card
-    as vectors. Thresholds are then fitted to every gallery by themselves.
+    They are degraded as cameras see them, decided as a run does, fused by every aggregator, and
+    kept beside the card as vectors. Thresholds are then fitted to every gallery by themselves.
     """
     from .thresholds_make import fit_pack
 
     if (faces is None) == (assets is None):
         raise ConfigError("give a folder of faces, or --assets for the people of the split")
-    made = fit_pack(pack, faces, assets, tracks=tracks, seed=seed, data=data, licence=licence)
+    made = fit_pack(
+        pack, faces, assets, tracks=tracks, seed=seed, data=data, licence=licence, keep=keep
+    )
     typer.echo(
         f"{made.path}: {made.tracks:,} tracks of {made.people:,} people, {made.decisions:,} "
-        f"decisions, fused by {made.aggregator}"
+        f"decisions, fused by {', '.join(made.aggregators)}"
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,10 +12,10 @@ import msgspec
 
 from .. import ConfigError, SourceMissing
 from ..configs.paths import data_folder
-from ..configs.schema import MatchConfig
 from ..configs.split import Role, role_pictures
 from ..configs.training import BankSettings
-from ..models.open_set_tracks import StrangerTracks
+from ..models.open_set_tracks import Strangers
+from ..models.store import written_whole
 from .eval_progress import progress_bar
 from .thresholds_tracks import make_tracks
 
@@ -44,7 +46,7 @@ class Made(NamedTuple):
     tracks: int
     people: int
     decisions: int
-    aggregator: str
+    aggregators: tuple[str, ...]
 
 
 def fit_pack(
@@ -56,11 +58,13 @@ def fit_pack(
     seed: int,
     data: str,
     licence: str,
+    keep: bool = False,
 ) -> Made:
     """Make a pack's tracks of strangers and name them in its card.
 
-    faces: a folder of people; else assets: the split's role calibration. Raises ConfigError where
-    the faces' origin is not said, SourceMissing where there are none, and what `make_bank` raises.
+    faces: a folder of people; else assets: the split's role calibration. keep: leave the embedded
+    views in the data folder. Raises ConfigError where the faces' origin is not said, SourceMissing
+    where there are none, and what `make_bank` raises.
     """
     from ..models.store import load_card
 
@@ -71,7 +75,8 @@ def fit_pack(
         )
     card = load_card(name)
     pictures = role_faces(assets, "calibration") if assets is not None else folder_faces(faces)
-    made = strangers_of_faces(card, name, pictures, tracks=tracks, seed=seed)
+    place = views_place(card, pictures, BANK)
+    made = strangers_of_faces(card, views_of(place, name, pictures, BANK), pictures, tracks, seed)
     source = "--assets ASSETS" if assets is not None else "FACES"
     command = f"facestream thresholds fit {source} --pack {card.name} --tracks {tracks}"
     path = install(
@@ -81,8 +86,10 @@ def fit_pack(
         attribution=data or SPLIT_WORDS,
         command=f"{command} --seed {seed}",
     )
+    if not keep:
+        shutil.rmtree(place)
     people = len(set(made.people.tolist()))
-    return Made(path, len(made.people), people, len(made.vectors), made.aggregator)
+    return Made(path, len(made.people), people, len(made.frames), made.aggregators)
 
 
 def role_faces(assets: Path, role: Role) -> Pictures:
@@ -109,65 +116,81 @@ def folder_faces(folder: Path | None) -> Pictures:
 
 
 def strangers_of_faces(
-    card: Card, name: str, pictures: Pictures, *, tracks: int, seed: int
-) -> StrangerTracks:
-    """Embed degraded views of the pictures (kept in the data folder), and make tracks of them."""
-    bank = views_of(card, name, pictures, BANK)
+    card: Card, bank: Bank, pictures: Pictures, tracks: int, seed: int
+) -> Strangers:
+    """Tracks of degraded views of the pictures, by every aggregator of the pack."""
     owners = [pictures[one][0] for one in bank.names]
     return make_tracks(
         bank,
         owners,
-        own_aggregator(card),
+        aggregators_of(card),
         tracks=tracks,
         seed=seed,
-        least=MatchConfig.least_frames,
         synthetic={who for who in owners if who.startswith(SYNTHETIC)},
     )
 
 
-def views_of(card: Card, name: str, pictures: Pictures, settings: BankSettings) -> Bank:
-    """The bank of the pictures by a pack, in the data folder under banks/."""
+def views_place(card: Card, pictures: Pictures, settings: BankSettings) -> Path:
+    """Where the views of these very pictures by a pack lie, in the data folder under banks/."""
     from ..models.feature_store import fingerprint_parts
-    from ..train.feature_bank import bank_words, make_bank
+    from ..train.feature_bank import bank_words
+
+    parts = ((name, path.read_bytes()) for name, (_, path) in pictures.items())
+    words = f"{card.name} {bank_words(card, settings)}"
+    mark = fingerprint_parts([(words, b""), (fingerprint_parts(parts), b"")])
+    return data_folder() / "banks" / mark
+
+
+def views_of(place: Path, name: str, pictures: Pictures, settings: BankSettings) -> Bank:
+    """The bank of the pictures by a pack, in a folder of its own: goes on where it was left."""
+    from ..train.feature_bank import make_bank
 
     paths = {one: path for one, (_, path) in pictures.items()}
-    parts = [card.name, bank_words(card, settings), *paths]
-    mark = fingerprint_parts([(part, b"") for part in parts])
     views = len(paths) * (1 + settings.runs * settings.frames)
     with progress_bar("embedding degraded faces", views) as advance:
-        return make_bank(data_folder() / "banks" / mark, paths, settings, name, on_block=advance)
+        return make_bank(place, paths, settings, name, on_block=advance)
 
 
-def own_aggregator(card: Card) -> Aggregator:
-    """The aggregator that runs of a pack fuse with unless they are told otherwise."""
-    from ..models.aggregators import make_aggregator
+def aggregators_of(card: Card) -> list[Aggregator]:
+    """All that runs of a pack can fuse with; first the one that they do unless told otherwise."""
+    from ..models.aggregators import HEADLESS, make_aggregator
     from ..models.pack import fusion_heads
 
-    name = card.fusion.aggregator
-    return make_aggregator(
-        name, dimension=card.embedder.dimension, head_path=fusion_heads(card).get(name)
-    )
+    heads = fusion_heads(card)
+    names = dict.fromkeys((card.fusion.aggregator, *HEADLESS, *heads))
+    return [
+        make_aggregator(name, dimension=card.embedder.dimension, head_path=heads.get(name))
+        for name in names
+    ]
 
 
 def install(
-    card: Card, tracks: StrangerTracks, *, licence: str, attribution: str, command: str
+    card: Card, strangers: Strangers, *, licence: str, attribution: str, command: str
 ) -> Path:
-    """Write the tracks beside a card and name them there."""
+    """Write the tracks beside a card, name them there, and remove those that it named before.
+
+    The file is called by its content: whatever comes between, a card has the file that it names.
+    """
     from ..models.card import HeadSpec
     from ..models.card_file import replace_section
     from ..models.open_set_tracks import save_strangers
-    from ..models.store import written_whole
 
-    target = card.folder / f"{card.name}.strangers.npz"
+    data = io.BytesIO()
+    save_strangers(data, strangers)
+    checksum = hashlib.sha256(data.getvalue()).hexdigest()
+    target = card.folder / f"{card.name}.strangers-{checksum[:8]}.npz"
     with written_whole(target) as partial:
-        save_strangers(partial, tracks)
+        partial.write_bytes(data.getvalue())
     head = HeadSpec(
         target.name,
-        hashlib.sha256(target.read_bytes()).hexdigest(),
+        checksum,
         licence,
         attribution,
         command,
-        {"tracks": len(tracks.people), "people": len(set(tracks.people.tolist()))},
+        {"tracks": len(strangers.people), "people": len(set(strangers.people.tolist()))},
     )
     replace_section(card.path, "strangers", msgspec.to_builtins(head))
+    before = card.strangers
+    if before is not None and before.file != target.name:
+        (card.folder / before.file).unlink(missing_ok=True)
     return target

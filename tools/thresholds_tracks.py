@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import ConfigError
 from ..models.fusion import Aggregator, Floats, Members
-from ..models.open_set_tracks import StrangerTracks, join_decisions
+from ..models.open_set_tracks import Strangers, join_decisions, to_steps
 from ..stream.aggregate import Spread
 from ..stream.decide import is_due
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 View = tuple[int, int, int]
 Decision = tuple[Floats, int, float]
+FIRST = 1
+"""Observations before the first decision. Runs that wait for 2, 3, 4 or 6 decide at the same ones
+of the later counts; others at counts near them."""
 LENGTHS = (4, 8, 16, 32)
 """Observations of a pseudo-track, each as likely; fewer where a person has fewer views."""
 
@@ -30,18 +33,16 @@ LENGTHS = (4, 8, 16, 32)
 def make_tracks(
     bank: Bank,
     owners: Sequence[str | None],
-    aggregator: Aggregator,
+    aggregators: Sequence[Aggregator],
     *,
     tracks: int,
     seed: int,
-    least: int = 3,
     synthetic: Collection[str] = (),
-) -> StrangerTracks:
-    """`tracks` pseudo-tracks of each person of a bank, by an aggregator.
+) -> Strangers:
+    """`tracks` pseudo-tracks of each person of a bank, each by every aggregator.
 
     owners: whose each picture is, None leaves it out; synthetic: who of them nobody ever was.
-    least: observations before the first decision. Tracks too short for one are left out. Raises
-    ConfigError when none is left.
+    Tracks without a face are left out. Raises ConfigError when none is left.
     """
     names = sorted({owner for owner in owners if owner is not None})
     people: list[int] = []
@@ -52,18 +53,18 @@ def make_tracks(
         for track in range(tracks):
             draw = np.random.default_rng((seed, number, track))
             views = _walk(bank, pictures, draw)
-            if len(views) < least:
+            if not views:
                 continue
-            decided = decide_track(bank, views, aggregator, least)
+            decided = decide_track(bank, views, aggregators)
             rows += [len(people)] * len(decided)
             people.append(number)
             decisions += decided
     if not people:
         raise ConfigError("no pseudo-track has enough views with a face: bring other pictures")
     vectors, frames, quality = join_decisions(decisions)
-    return StrangerTracks(
-        aggregator.name,
-        vectors,
+    return Strangers(
+        tuple(one.name for one in aggregators),
+        to_steps(vectors.swapaxes(0, 1)),
         np.array(rows, np.int64),
         frames,
         quality,
@@ -84,10 +85,11 @@ def _walk(bank: Bank, pictures: list[int], draw: np.random.Generator) -> list[Vi
 
 
 def decide_track(
-    bank: Bank, views: list[View], aggregator: Aggregator, least: int
+    bank: Bank, views: list[View], aggregators: Sequence[Aggregator]
 ) -> list[Decision]:
-    """Template (C,), frames and median quality at each decision on a track of these views."""
-    state, spread, decided_at = aggregator.empty(), Spread(), 0
+    """Templates (K, C) by K aggregators, frames and median quality at each decision on a track of
+    these views."""
+    states, spread, decided_at = [one.empty() for one in aggregators], Spread(), 0
     found: list[Decision] = []
     for count, view in enumerate(views, 1):
         embedding = bank.embeddings[view]
@@ -98,9 +100,12 @@ def decide_track(
             np.array([quality], np.float32),
             bank.styles[view][None],
         )
-        state = aggregator.update(state, member)
+        pairs = zip(aggregators, states, strict=True)
+        states = [one.update(state, member) for one, state in pairs]
         spread.add(float(quality))
-        if is_due(count, decided_at, least) or count == len(views):
+        if is_due(count, decided_at, FIRST) or count == len(views):
             decided_at = count
-            found.append((aggregator.read(state), count, spread.median))
+            pairs = zip(aggregators, states, strict=True)
+            templates = [one.read(state) for one, state in pairs]
+            found.append((np.stack(templates), count, spread.median))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from facestream import ConfigError, SourceMissing
+from facestream.models import card_file as card_file_module
 from facestream.models.aggregators import make_aggregator
 from facestream.models.card_file import read_card
 from facestream.models.fusion import Members
@@ -116,10 +118,12 @@ def bank(tmp_path: Path):
 
 
 def test_tracks_are_decided_as_a_run_decides_them(bank) -> None:
-    mean = make_aggregator("mean", dimension=bank.embeddings.shape[-1])
+    mean, quality = (
+        make_aggregator(name, dimension=bank.embeddings.shape[-1]) for name in ("mean", "quality")
+    )
     views = [(0, run, frame) for run in range(3) for frame in range(4)]
-    decided = decide_track(bank, views, mean, 3)
-    assert [frames for _, frames, _ in decided] == [3, 4, 6, 9, 12]  # due, and at the end
+    decided = decide_track(bank, views, [quality, mean])
+    assert [frames for _, frames, _ in decided] == [1, 2, 3, 4, 6, 9, 12]  # due, and at the end
     state = mean.empty()
     for count, view in enumerate(views, 1):
         vector = bank.embeddings[view]
@@ -127,13 +131,14 @@ def test_tracks_are_decided_as_a_run_decides_them(bank) -> None:
         quality = np.array([bank.quality[view]], np.float32)
         state = mean.update(state, Members(vector[None], norm, quality, bank.styles[view][None]))
         if count == 6:
-            np.testing.assert_allclose(decided[2][0], mean.read(state), atol=1e-6)
+            np.testing.assert_allclose(decided[4][0][1], mean.read(state), atol=1e-6)
 
 
 def test_everybody_has_tracks_of_views_with_a_face_and_of_nobody_else(bank) -> None:
     owners = [f"person {n:02}" for n in range(len(bank.names))]
     mean = make_aggregator("mean", dimension=bank.embeddings.shape[-1])
-    made = make_tracks(bank, owners, mean, tracks=3, seed=1, synthetic={"person 00"})
+    every = make_tracks(bank, owners, [mean], tracks=3, seed=1, synthetic={"person 00"})
+    made = every.by("mean", 3)
     assert len(made.people) == 3 * len(set(made.people.tolist()))
     assert len(set(made.people.tolist())) == len(bank.names) == PEOPLE - 1
     assert made.synthetic.tolist() == (made.people == 0).tolist()
@@ -141,22 +146,38 @@ def test_everybody_has_tracks_of_views_with_a_face_and_of_nobody_else(bank) -> N
     others = bank.centres[(made.people[made.tracks] + 1) % len(bank.names)]
     own = (made.vectors * centres).sum(axis=1)
     assert np.mean(own > (made.vectors * others).sum(axis=1)) > 0.85
-    again = make_tracks(bank, owners, mean, tracks=3, seed=1)
-    np.testing.assert_array_equal(again.vectors, made.vectors)
+    again = make_tracks(bank, owners, [mean], tracks=3, seed=1)
+    np.testing.assert_array_equal(again.steps, every.steps)
     left: list[str | None] = [None, *owners[1:]]
-    assert len(make_tracks(bank, left, mean, tracks=3, seed=1).people) == len(made.people) - 3
+    assert len(make_tracks(bank, left, [mean], tracks=3, seed=1).people) == len(every.people) - 3
 
 
-def test_what_was_made_is_named_in_the_card_and_read_again(bank, tmp_path: Path) -> None:
+def crash(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_was_made_is_named_in_the_card_and_read_again(
+    bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     card_file = tmp_path / "mine.yaml"
     text = load_card(PACK).path.read_text(encoding="utf-8")
     card_file.write_text(text[: text.index("\nstrangers:")], encoding="utf-8")
     owners = [f"person {n:02}" for n in range(len(bank.names))]
     mean = make_aggregator("mean", dimension=bank.embeddings.shape[-1])
-    made = make_tracks(bank, owners, mean, tracks=2, seed=1)
-    path = install(
-        read_card(card_file), made, licence="MIT", attribution="nobody", command="a test"
+    words = {"licence": "MIT", "attribution": "nobody", "command": "a test"}
+    before = install(
+        read_card(card_file), make_tracks(bank, owners, [mean], tracks=1, seed=1), **words
     )
+    made = make_tracks(bank, owners, [mean], tracks=2, seed=1)
+    monkeypatch.setattr(card_file_module, "replace_section", crash)
+    with pytest.raises(KeyboardInterrupt):  # the card has the file that it names
+        install(read_card(card_file), made, **words)
+    spec = read_card(card_file).strangers
+    assert spec is not None and spec.file == before.name
+    assert hashlib.sha256(before.read_bytes()).hexdigest() == spec.sha256
+    monkeypatch.undo()
+    path = install(read_card(card_file), made, **words)
+    assert path.is_file() and not before.exists()
     spec = read_card(card_file).strangers
     assert spec is not None and (spec.file, spec.licence) == (path.name, "MIT")
     assert spec.validation == {"tracks": len(made.people), "people": len(bank.names)}
