@@ -135,7 +135,11 @@ class ExactScan:
         """
         other = copy.copy(self)
         other._gone = gone
-        other._mirror = self._mirror and self._mirror.without(gone)
+        if self._mirror is not None:
+            try:
+                other._mirror = self._mirror.without(gone)
+            except RuntimeError as error:
+                other._leave_gpu(error)
         return other
 
     def find(self, probes: Floats, own: Doubles | None, need: int) -> Candidates:

@@ -51,10 +51,10 @@ def index_maker(config: MatchConfig) -> IndexMaker:
     if config.cluster:
         from .ray_cluster import require_ray
         from .search_lead import OPTION
-        from .search_shards import ShardedIndex
+        from .search_shards import ShardedGallery
 
         require_ray(OPTION)
-        return partial(ShardedIndex, address=config.cluster, precision=config.precision)
+        return ShardedGallery(config.cluster, precision=config.precision, device=config.device)
     if config.device == "cuda":
         require_gpu()
     return IndexVersions(config.precision, config.device)

@@ -192,6 +192,23 @@ def test_without_memory_on_the_gpu_the_cpu_searches_and_the_log_says_why(
     assert index.search(vectors[:9], 3) == found[0]
 
 
+def test_a_gpu_that_is_lost_between_two_versions_is_left(on_torch, caplog) -> None:
+    on_torch.setattr(search_layers, "SMALL", 10)
+    vectors = clustered(np.random.default_rng(7), 400, 0.5)
+    make = IndexVersions()
+    make(vectors, np.arange(400), anchors=None, densities=None)
+
+    def lost(self, *_: object) -> None:
+        raise RuntimeError("CUDA error: device is gone")
+
+    on_torch.setattr(gpu.DeviceScan, "_send", lost)
+    with caplog.at_level(logging.WARNING, search_scan.__name__):
+        index = make(vectors[5:], np.arange(395), anchors=None, densities=None)
+    assert "400 rows are searched on the CPU from now on: CUDA error: device" in caplog.text
+    plain = SearchIndex(vectors[5:], np.arange(395), device="cpu")
+    assert index.search(vectors[:30], 7) == plain.search(vectors[:30], 7)
+
+
 @pytest.fixture
 def measured(on_torch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     on_torch.setattr(search_kernels, "_chosen", {})
