@@ -68,8 +68,9 @@ def cluster() -> Iterator[Any]:
         Path(folder, "ray").mkdir()
         from ray.cluster_utils import Cluster
 
-        node = {"num_cpus": 1, "object_store_memory": ROOM}
-        head = {**node, "include_dashboard": False, "temp_dir": folder}
+        # Without what takes seconds to start and is of no use here.
+        node = {"num_cpus": 1, "object_store_memory": ROOM, "include_log_monitor": False}
+        head = {**node, "include_dashboard": False, "no_monitor": True, "temp_dir": folder}
         running: Any = Cluster(initialize_head=True, head_node_args=head)
         try:
             running.add_node(**node)

@@ -39,7 +39,7 @@ from facestream.tools.eval_sent import EmbedSent, card_mark, send_rows
 BLOCKS = 8
 COUNT = BLOCKS * BLOCK - 9
 NAMES = [f"face/{number:04}.jpg" for number in range(COUNT)]
-ROOM = 80 << 20
+NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_log_monitor": False}
 PATIENCE = 100.0
 
 
@@ -49,13 +49,15 @@ def cluster() -> Iterator[Any]:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="fs-") as folder:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_raylet_start_wait_time_s", "100")  # many tests may run beside
         # Ray notes the address of the newest cluster in a folder that it takes for granted.
         patch.setenv("RAY_TMPDIR", folder)
         Path(folder, "ray").mkdir()
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 1, "object_store_memory": ROOM, "include_dashboard": False}
-        running: Any = Cluster(initialize_head=True, head_node_args={**head, "temp_dir": folder})
+        # Without what takes seconds to start and is of no use here.
+        head = {**NODE, "include_dashboard": False, "no_monitor": True, "temp_dir": folder}
+        running: Any = Cluster(initialize_head=True, head_node_args=head)
         try:
             yield running
         finally:
@@ -247,7 +249,7 @@ def test_a_node_with_another_version_is_refused(cluster: Any, tmp_path: Path) ->
     (tmp_path / "facestream").mkdir()
     (tmp_path / "facestream" / "__init__.py").write_text('__version__ = "0.0.9"\n')
     environment = {"PYTHONPATH": str(tmp_path)}
-    other = cluster.add_node(num_cpus=1, object_store_memory=ROOM, env_vars=environment)
+    other = cluster.add_node(**NODE, env_vars=environment)
     try:
         with pytest.raises(ConfigError, match=r"^node .* has facestream 0\.0\.9, this machine has"):
             next(spread_over_cluster(cluster.address, plain, same, {0: range(3)}))
@@ -258,7 +260,7 @@ def test_a_node_with_another_version_is_refused(cluster: Any, tmp_path: Path) ->
 def test_a_node_killed_in_the_middle_loses_and_doubles_nothing(
     cluster: Any, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    doomed = cluster.add_node(num_cpus=1, object_store_memory=ROOM)
+    doomed = cluster.add_node(**NODE)
     (marks := tmp_path / "marks").mkdir()
     stored: list[int] = []
 
