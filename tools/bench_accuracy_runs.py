@@ -153,9 +153,9 @@ def fusion_section(videos: VideoNumbers) -> str:
         f"**Simulated**, {whole}. *Given*: boxes and landmarks of the truth, followed by the "
         "truth; *ours*: end to end. Rank 1 and TPIR are per video, by the best of all decisions: "
         "one person in one video is one search. *Gap*: difference to the default, end to end, in "
-        "points, with the interval of its resamples. *Matched* and *strangers* are of the events, "
-        "at the threshold of a run that is set so: it is fitted to strangers' tracks that were "
-        "fused by the pack's default, whatever the run fuses by.",
+        "points, with the interval of its resamples. *Matched* and *strangers named* are of the "
+        "events of a run that is set so, at the threshold that is fitted to its own fusion and "
+        "score for FPIR 1 %.",
         "",
     ]
     if few_strangers(videos.facts[whole].strangers):
