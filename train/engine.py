@@ -157,7 +157,7 @@ class _Run:
     """The state of a run: how many steps are done, weights, optimiser, and the best so far."""
 
     def __init__(self, recipe: Recipe, settings: RunSettings, out: Path, origin: Origin) -> None:
-        # Not from the environment: precision is a setting, and one batch is one step. Unless told of
+        # Precision is a setting, not of the environment, and one batch is one step. Unless told of
         # CPUs where there is nothing else, every process would train alone.
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),
