@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import __version__
+from ..models.store import written_whole
 from .checkpoint import Origin
 from .curve import Point, read_curve
 
@@ -28,7 +29,8 @@ def write_summary(folder: Path, origin: Origin, watch: str, best: tuple[float, i
     """
     points = read_curve(folder / "curve.jsonl")
     picture = folder / "summary.png"
-    draw_curves(picture, points, watch, best[1])
+    with written_whole(picture) as partial:
+        draw_curves(partial, points, watch, best[1])
     rows = [
         ("recipe", origin.recipe),
         ("steps", f"{max(point.step for point in points):,}"),
@@ -38,21 +40,23 @@ def write_summary(folder: Path, origin: Origin, watch: str, best: tuple[float, i
     ]
     facts = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in rows)
     image = base64.b64encode(picture.read_bytes()).decode()
-    (folder / "summary.html").write_text(
+    page = (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(origin.recipe)}"
         f"</title><style>{STYLE}</style><h1>Training: {html.escape(origin.recipe)}</h1>"
         f"<table>{facts}</table><img alt='loss and validation by step' "
         f"src='data:image/png;base64,{image}'>"
         f"<h2>Validation</h2>{_table(points)}"
-        f"<h2>Settings</h2><pre>{html.escape(origin.config)}</pre></html>",
-        encoding="utf-8",
+        f"<h2>Settings</h2><pre>{html.escape(origin.config)}</pre></html>"
     )
+    with written_whole(folder / "summary.html") as partial:
+        partial.write_text(page, encoding="utf-8")
 
 
 def draw_curves(path: Path, points: Sequence[Point], watch: str, best_step: int) -> None:
-    """Draw the training scalars and the validated value by step, side by side."""
+    """Draw the training scalars and the validated value by step, side by side, as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(11, 4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -79,9 +83,10 @@ def draw_curves(path: Path, points: Sequence[Point], watch: str, best_step: int)
     right.set(xlabel="step", title=f"validation: {watch}")
     right.legend(frameon=False)
     for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format="png")
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
