@@ -335,6 +335,7 @@ def _require(faces: LabelledFaces, path: Path, least: int) -> LabelledFaces:
         raise ConfigError(
             f"{path}: expected {least} pictures of each identity at least, got "
             f"{faces.identities.counts[few[0]]} of {faces.names[few[0]]!r} ({len(few)} of "
-            f"{faces.classes} identities have fewer): add pictures or take them out"
+            f"{faces.classes} identities have fewer): add pictures, take them out, or lower "
+            "data.least"
         )
     return faces
