@@ -13,7 +13,7 @@ from .. import ConfigError
 from ..configs.face_training import CQATraining, EmbedderTraining, FaceData, MagFaceTraining
 from ..configs.paths import data_folder
 from ..configs.training import read_training
-from .train_run import Assets, Config, Out, need_assets, recipe_module, run_recipe
+from .train_run import AsJson, Assets, Config, Out, need_assets, recipe_module, run_recipe
 
 if TYPE_CHECKING:
     from ..models.pack import Pack
@@ -39,12 +39,13 @@ def magface(
     faces: Faces = None,
     validation: Validation = None,
     pairs: Pairs = None,
+    json: AsJson = False,
 ) -> None:
     """Train an embedder whose magnitude is quality (MagFace).
 
     Example: facestream train magface magface-ms1mv2 --faces train.rec --pairs lfw.bin --out run
     """
-    _learn_classes("magface", MagFaceTraining, config, out, (faces, validation, pairs))
+    _learn_classes("magface", MagFaceTraining, config, out, (faces, validation, pairs), json)
 
 
 def cqa(
@@ -53,12 +54,13 @@ def cqa(
     faces: Faces = None,
     validation: Validation = None,
     pairs: Pairs = None,
+    json: AsJson = False,
 ) -> None:
     """Train branches that look at different parts of a face and weigh them (CQA-Face).
 
     Example: facestream train cqa cqa-vggface2 --faces vggface2/ --pairs cplfw.bin --out run
     """
-    _learn_classes("cqa", CQATraining, config, out, (faces, validation, pairs))
+    _learn_classes("cqa", CQATraining, config, out, (faces, validation, pairs), json)
 
 
 def embedder(
@@ -76,6 +78,7 @@ def embedder(
             "is asked once.",
         ),
     ] = None,
+    json: AsJson = False,
 ) -> None:
     """Train a compact embedder, taught by another pack's and by MagFace.
 
@@ -106,7 +109,7 @@ def embedder(
         recipe = module.embedder_recipe(seeded, split, teacher)
         if teacher is not None:
             teacher.save()
-        run_recipe("embedder", recipe, seeded.run, text, place)
+        run_recipe("embedder", recipe, seeded.run, text, place, as_json=json)
 
 
 def _learn_classes(
@@ -115,12 +118,13 @@ def _learn_classes(
     config: str,
     out: Path,
     given: tuple[Path | None, Path | None, list[Path] | None],
+    as_json: bool,
 ) -> None:
     """A recipe that learns identities; given: --faces, --validation and --pairs."""
     module = recipe_module(name)
     settings, text = read_training(kind, name, config)
     recipe = getattr(module, f"{name}_recipe")(settings, _split(settings.data, *given))
-    run_recipe(name, recipe, settings.run, text, out)
+    run_recipe(name, recipe, settings.run, text, out, as_json=as_json)
 
 
 def _split(
@@ -157,7 +161,8 @@ def _split_roles(
             typer.echo(
                 f"role {role}: no face was found in {len(found.left_out)} pictures, which are left "
                 f"out: {', '.join(Path(name).name for name in found.left_out[:3])}"
-                f"{' and so on' if len(found.left_out) > 3 else ''}"
+                f"{' and so on' if len(found.left_out) > 3 else ''}",
+                err=True,
             )
     return split_faces(own, data, others, measured)
 

@@ -12,7 +12,7 @@ from ..configs.split import Role
 from ..configs.training import CAFaceTraining, FIQATraining, IDATraining, read_training
 from .train_banks import role_bank
 from .train_faces import cqa, embedder, magface
-from .train_run import Assets, Config, Out, need_assets, recipe_module, run_recipe
+from .train_run import AsJson, Assets, Config, Out, need_assets, recipe_module, run_recipe
 
 if TYPE_CHECKING:
     from ..models.card import Card
@@ -26,6 +26,7 @@ def ida(
     out: Out,
     assets: Assets = None,
     install: Install = False,
+    json: AsJson = False,
 ) -> None:
     """Train a network that predicts density in place of a pack's anchors (IDA-L).
 
@@ -48,8 +49,8 @@ def ida(
         role_bank(home, role, settings.bank, settings.pack) for role in ("training", "validation")
     ]
     recipe = module.ida_recipe(settings, anchors, module.faces_of_banks(*banks))
-    run_recipe("ida", recipe, settings.run, text, out)
-    if install:
+    leads = run_recipe("ida", recipe, settings.run, text, out, as_json=json)
+    if install and leads:
         _install(
             pack.card,
             "density",
@@ -59,7 +60,13 @@ def ida(
         )
 
 
-def caface(config: Config, out: Out, assets: Assets = None, install: Install = False) -> None:
+def caface(
+    config: Config,
+    out: Out,
+    assets: Assets = None,
+    install: Install = False,
+    json: AsJson = False,
+) -> None:
     """Train what fuses a track's faces: CAFace, or the learned mean (preset caface-learned-…).
 
     Example: facestream train caface caface-omz --assets ASSETS --out run
@@ -82,13 +89,19 @@ def caface(config: Config, out: Out, assets: Assets = None, install: Install = F
     ]
     banks = [role_bank(home, role, settings.bank, settings.pack, most) for role, most in shares]
     recipe = module.caface_recipe(settings, *banks)
-    run_recipe("caface", recipe, settings.run, text, out)
-    if install and kind is not None:
+    leads = run_recipe("caface", recipe, settings.run, text, out, as_json=json)
+    if leads and install and kind is not None:
         exported = out / "export" / f"{settings.pack}.{fuser}.npz"
         _install(load_card(settings.pack), kind, exported, f"caface {config}", recipe)
 
 
-def fiqa(config: Config, out: Out, assets: Assets = None, install: Install = False) -> None:
+def fiqa(
+    config: Config,
+    out: Out,
+    assets: Assets = None,
+    install: Install = False,
+    json: AsJson = False,
+) -> None:
     """Train a quality head on a pack's own features, by label optimisation and transfer.
 
     --install makes it the pack's source of quality: train its fusion heads anew afterwards.
@@ -105,12 +118,13 @@ def fiqa(config: Config, out: Out, assets: Assets = None, install: Install = Fal
         for role in ("training", "validation")
     )
     recipe = module.fiqa_recipe(settings, training, validation)
-    run_recipe("fiqa", recipe, settings.run, text, out)
-    if install:
+    leads = run_recipe("fiqa", recipe, settings.run, text, out, as_json=json)
+    if install and leads:
         exported = out / "export" / f"{settings.pack}.quality.npz"
         _install(load_card(settings.pack), "quality", exported, f"fiqa {config}", recipe)
         typer.echo(
-            "fusion heads of this pack read the quality: train them anew (facestream train caface)"
+            "fusion heads of this pack read the quality: train them anew (facestream train caface)",
+            err=True,
         )
 
 
@@ -126,4 +140,4 @@ def _install(card: Card, kind: Kind, exported: Path, command: str, recipe: Any) 
     words = f"facestream train {command}, seed {recipe.config.run.seed}"
     origin = Provenance(LICENCE, ATTRIBUTION, words, recipe.validate())
     path = install_head(card, kind, exported, origin)
-    typer.echo(f"installed: {path}, named in {card.path}")
+    typer.echo(f"installed: {path}, named in {card.path}", err=True)

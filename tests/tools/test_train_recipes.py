@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -99,6 +101,16 @@ def test_a_small_run_writes_a_network_and_how_it_went(finished: list[str]) -> No
     assert origin.recipe == "embedder" and "distil: 1.0" in origin.config and len(origin.data) == 16
 
 
+def test_a_script_reads_how_a_run_went(finished: list[str]) -> None:
+    done = CliRunner().invoke(app, [*finished, "--json"], catch_exceptions=False)
+    told = json.loads(done.stdout)
+    out = Path(finished[-1])
+    assert (told["recipe"], told["steps"]) == ("embedder", 3) and told["watch"].startswith("tar")
+    assert told["best"] == load_checkpoint(out / "best.pt").best[0]  # type: ignore[index]
+    assert {Path(file).parent for file in told["files"]} == {out / "export"}
+    assert Path(told["summary"]).is_file()
+
+
 def test_a_run_of_other_settings_is_refused(finished: list[str], tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(SMALL.replace("rate: 0.01", "rate: 0.02"))
@@ -116,6 +128,25 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
     words = ["magface", "magface-small", "--faces", str(tmp_path / "set"), "--out", str(tmp_path)]
     with pytest.raises(SourceCorrupt, match=r"\d\.jpg"):
         CliRunner().invoke(app, words, catch_exceptions=False)
+
+
+@pytest.mark.parametrize("recipe", ["magface", "cqa"])
+def test_the_small_presets_refuse_somebody_with_one_picture(
+    recipe: str, faces: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(faces, tmp_path / "set")
+    for number in range(3):
+        (tmp_path / "set" / "person3" / f"{number}.png").unlink()
+    words = [recipe, f"{recipe}-small", "--faces", str(tmp_path / "set"), "--out", str(tmp_path)]
+    with pytest.raises(ConfigError, match=r"got 1 of 'person3'.*lower data\.least"):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+
+
+def test_a_file_in_the_place_of_the_runs_folder_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    words = ["magface", "magface-small", "--faces", "nowhere", "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2 and "'--out'" in done.output
 
 
 def test_what_does_not_run_live_is_not_installed(tmp_path: Path) -> None:
