@@ -58,18 +58,30 @@ def commands_of(page: str) -> list[list[str]]:
 
 REPRODUCTION = (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8")
 SECTIONS = dict(part.split("\n", 1) for part in REPRODUCTION.split("\n## ")[1:])
+TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 RECIPES = ("magface", "cqa", "caface", "ida", "fiqa")
 
 
-def test_every_command_of_the_reproduction_page_is_one() -> None:
+@pytest.mark.parametrize("page", [REPRODUCTION, TRAINING], ids=["reproduction", "training"])
+def test_every_command_of_the_pages_on_training_is_one(page: str) -> None:
     facestream_command = typer.main.get_command(app)
-    for words in commands_of(REPRODUCTION):
+    commands = [words for words in commands_of(page) if "RECIPE" not in words]
+    assert commands
+    for words in commands:
         command, rest = facestream_command, list(words)
         while rest and rest[0] in getattr(command, "commands", {}):
             command = command.commands[rest.pop(0)]
         left = rest[:1] if hasattr(command, "commands") else []
         assert not left or left[0].startswith("-"), f"no command: facestream {' '.join(words)}"
         command.make_context(" ".join(words), rest)  # raises for unknown options, runs nothing
+
+
+def test_the_presets_of_the_training_page_exist() -> None:
+    trained = [words for words in commands_of(TRAINING) if words[0] == "train"]
+    trained = [words for words in trained if "RECIPE" not in words]
+    assert {words[1] for words in trained} == {*RECIPES, "embedder"}
+    for words in trained:
+        assert words[2] in preset_names(words[1])
 
 
 def test_the_presets_and_poolings_of_the_reproduction_page_exist() -> None:
