@@ -31,9 +31,9 @@ frames that resemble each other, in most sets the longest of them the worst; eve
 the same sets. Each searches a gallery of all people: TPIR at FPIR 1 %. Differences are paired, with
 95 % intervals over the people; *clearly* means that the interval leaves out 0.
 
-The aims: ahead of every baseline, LightQNet's weights and the learned mean included, in sets of 8
-faces and more, and half of the gap from weights by quality to an oracle's, which weighs by the
-square of the true cosine.
+The aims, in sets of 8 faces and more: ahead of every baseline, weights by quality (LightQNet's in
+omz) and the learned mean included, and half of the gap from weights by quality to an oracle's,
+which are the squares of the true cosines.
 """
 METHOD = """## How it was measured
 

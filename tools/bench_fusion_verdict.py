@@ -22,18 +22,18 @@ Tracks = Mapping[str, Cells]
 
 
 def in_short(pack: str, tracks: Tracks, default: str) -> str:
-    """A table with a column per kind of tracks, and what is met. default: the pack's aggregator."""
+    """What is met, and a table with a column per kind of tracks. default: the pack's aggregator."""
     names = names_of(any_of(tracks))
     trained = [name for name in dict.fromkeys((default, CONTEXT)) if name in names]
-    lines = [f"- Of what runs live, most is found by {_best_live(tracks)}."]
+    lines = [f"- {_better(pack, tracks, default)}"]
+    lines.append(f"- Of what runs live, most is found by {_best_live(tracks)}.")
     for one in trained:
         others = [name for name in (*PLAIN, "learned") if name in names and name != one]
         lines.append(
             f"- Aim, *{one}* clearly ahead of {list_words(others)}: {_beats(tracks, one, others)}"
         )
     lines += [f"- Aim, half of the gap, *{one}*: {_halves(tracks, one)}" for one in trained]
-    lines.append(f"- {_better(tracks, default)}")
-    return "\n".join([_table(pack, tracks, default, trained), *lines, ""])
+    return "\n".join([*lines, "", _table(pack, tracks, default, trained)])
 
 
 def names_of(cells: Cells) -> list[str]:
@@ -154,7 +154,7 @@ def _halves(tracks: Tracks, one: str) -> str:
     return _met(met, missed) + (f" No gap is clear on {list_words(none)}." if none else "")
 
 
-def _better(tracks: Tracks, default: str) -> str:
+def _better(pack: str, tracks: Tracks, default: str) -> str:
     """What is clearly ahead of what the pack fuses with."""
     names = [name for name in names_of(any_of(tracks)) if name not in (default, "oracle")]
     gains = {
@@ -167,10 +167,9 @@ def _better(tracks: Tracks, default: str) -> str:
         for (name, words), gain in gains.items()
         if gain.low > 0
     ]
-    return (
-        f"Clearly ahead of *{default}*: {'; '.join(ahead) or 'nothing'}. Of these {len(gains)} "
-        "comparisons, one in forty would come out so by chance."
-    )
+    words = f"clearly ahead of *{default}*, which {pack} fuses with"
+    found = f"**C{words[1:]}:** {'; '.join(ahead)}." if ahead else f"**Nothing is {words}.**"
+    return f"{found} Of {len(gains)} comparisons, one in forty would come out ahead by chance."
 
 
 def _met(met: Sequence[str], missed: Sequence[str]) -> str:

@@ -223,8 +223,8 @@ def test_aims_are_judged_by_the_numbers() -> None:
         "- Aim, half of the gap, *learned*: **met** on london made (75 %). "
         "No gap is clear on wild.",
         "- Aim, half of the gap, *caface*: **missed** on london made (25 %). ",
-        "- Clearly ahead of *learned*: *caface* on wild, +50.0 (+50.0 to +50.0); "
-        "*nan* on london made, +10.0 (+10.0 to +10.0). Of these 10 comparisons",
+        "- **Clearly ahead of *learned*, which omz fuses with:** *caface* on wild, "
+        "+50.0 (+50.0 to +50.0); *nan* on london made, +10.0 (+10.0 to +10.0). Of 10 comparisons",
     ):
         assert line in text, line
 
@@ -241,6 +241,7 @@ def test_a_share_that_is_not_clear_is_said(cells: Cells) -> None:
     made |= {("learned", size): ahead for size in SHORT}
     text = in_short("omz", {"wild": made}, "learned")
     assert "**met** on wild (50 %; whether more than half is not clear)." in text
+    assert "- **Nothing is clearly ahead of *learned*, which omz fuses with.** Of 3 " in text
 
 
 def test_of_few_people_nothing_is_measured(
