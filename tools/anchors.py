@@ -141,7 +141,12 @@ def verify(
         for one in found.alike[:NAMED]:
             show(Text(f"{one.name} looks like anchor {one.anchor} at {one.cosine:.3f}"))
         if found.alike:
-            show(Text("build the anchors anew with --gallery, which leaves such faces out"))
+            show(
+                Text(
+                    "their own densities leave these anchors out, faces of theirs still meet them: "
+                    "`facestream anchors build FACES/ --gallery PLACE` makes anchors without them"
+                )
+            )
         if found.wrong:
             names = ", ".join(found.wrong[:NAMED])
             show(Text(f"densities that are not these anchors': {names}; --mend computes them"))

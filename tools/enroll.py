@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from .. import ConfigError, EnrolmentRefused, FacestreamError
-from ..configs.paths import gallery_path
 from ..configs.schema import EnrolConfig
+from .gallery_text import JSON, PLACE, open_gallery
 from .pack_in_use import AUTO, chosen_pack
 
 if TYPE_CHECKING:
@@ -26,53 +26,66 @@ if TYPE_CHECKING:
     from ..stream.gallery_records import Change
 
 
+Place = Annotated[
+    str,
+    typer.Argument(
+        help="A photo, or a folder: NAME.jpg (more of NAME: NAME#2.jpg), or NAME/*.jpg; a table of "
+        "photos (.csv); a clip of one person, or a camera's address."
+    ),
+]
+Duplicates = Annotated[
+    Literal["refuse", "merge", "add"],
+    typer.Option(help="What becomes of a new person who looks like somebody in the gallery."),
+]
+AggregatorName = Annotated[
+    Literal["auto", "mean", "quality", "learned", "caface"],
+    typer.Option(help="What fuses the faces of a clip; auto: what the pack does in a run."),
+]
+
+NAME = typer.Option(
+    None, help="Whose photos or clip these are; default: the name of the file or its folder."
+)
+PACK = typer.Option(
+    AUTO,
+    help="Model pack, or the path of a card; auto: the one the gallery is in use with, open for a "
+    "new gallery.",
+)
+LARGEST = typer.Option(
+    False, "--largest", help="Of several people take the one with the largest face."
+)
+SMALLEST_FACE = typer.Option(
+    EnrolConfig.smallest_face, help="Refuse faces lower than this many pixels in the photo."
+)
+LEAST_QUALITY = typer.Option(
+    None, help="Refuse faces of a lower quality, in the pack's unit; default: none is refused."
+)
+DUPLICATE_SCORE = typer.Option(
+    None, help="Cosine from which on a face looks like somebody; default: by pack and gallery."
+)
+SECONDS = typer.Option(
+    None, min=0.1, help="Watch so much of a clip; a camera needs it.", show_default="all"
+)
+NOTE = typer.Option(None, help="Free text kept with everybody enrolled here.")
+BASIS = typer.Option(
+    None, help="Legal basis, or reference to the consent, kept with everybody enrolled here."
+)
+
+
 def enroll(
-    path: Annotated[
-        str,
-        typer.Argument(
-            help="A photo, or a folder: NAME.jpg (more of NAME: NAME#2.jpg), or NAME/*.jpg; a "
-            "table of photos (.csv); a clip of one person, or a camera's address."
-        ),
-    ],
-    name: str | None = typer.Option(
-        None, help="Whose photos or clip these are; default: the name of the file or its folder."
-    ),
-    gallery: str = typer.Option(
-        "", help="Gallery, a file or SQLAlchemy URL; default: gallery.db in the data folder."
-    ),
-    pack: str = typer.Option(
-        AUTO,
-        help="Model pack, or the path of a card; auto: the one the gallery is in use with, open "
-        "for a new gallery.",
-    ),
-    largest: bool = typer.Option(
-        False, "--largest", help="Of several people take the one with the largest face."
-    ),
-    smallest_face: float = typer.Option(
-        EnrolConfig.smallest_face, help="Refuse faces lower than this many pixels in the photo."
-    ),
-    least_quality: float | None = typer.Option(
-        None, help="Refuse faces of a lower quality, in the pack's unit; default: none is refused."
-    ),
-    duplicates: Annotated[
-        Literal["refuse", "merge", "add"],
-        typer.Option(help="What becomes of a new person who looks like somebody in the gallery."),
-    ] = "refuse",
-    duplicate_score: float | None = typer.Option(
-        None, help="Cosine from which on a face looks like somebody; default: by pack and gallery."
-    ),
-    aggregator: Annotated[
-        Literal["auto", "mean", "quality", "learned", "caface"],
-        typer.Option(help="What fuses the faces of a clip; auto: what the pack does in a run."),
-    ] = "auto",
-    seconds: float | None = typer.Option(
-        None, min=0.1, help="Watch so much of a clip; a camera needs it.", show_default="all"
-    ),
-    note: str | None = typer.Option(None, help="Free text kept with everybody enrolled here."),
-    basis: str | None = typer.Option(
-        None, help="Legal basis, or reference to the consent, kept with everybody enrolled here."
-    ),
-    json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+    path: Place,
+    name: str | None = NAME,
+    gallery: str = PLACE,
+    pack: str = PACK,
+    largest: bool = LARGEST,
+    smallest_face: float = SMALLEST_FACE,
+    least_quality: float | None = LEAST_QUALITY,
+    duplicates: Duplicates = "refuse",
+    duplicate_score: float | None = DUPLICATE_SCORE,
+    aggregator: AggregatorName = "auto",
+    seconds: float | None = SECONDS,
+    note: str | None = NOTE,
+    basis: str | None = BASIS,
+    json: bool = JSON,
 ) -> None:
     """Enrol people: exactly one face in each photo, one person in a clip. No pictures are stored.
 
@@ -85,7 +98,6 @@ def enroll(
     # Networks and the database are slow to import, and `--help` needs neither.
     from ..models.pack import open_pack
     from ..stream.enrol import Enroller
-    from ..stream.gallery import Gallery
     from .build import measure_people
 
     kind = _kind_of(path)
@@ -93,7 +105,7 @@ def enroll(
     # The pack first: without it no empty gallery is made.
     models = open_pack(chosen_pack(pack, gallery))
     rules = EnrolConfig(smallest_face, least_quality, largest, duplicates, duplicate_score)
-    with Gallery.open(gallery or gallery_path(), create=True) as store:
+    with open_gallery(gallery, create=True) as store:
         enroller = Enroller(models, store, rules, aggregator=aggregator)
         run = _Run(path, store)
         with run.told(as_json=json):
