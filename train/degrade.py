@@ -153,22 +153,6 @@ def degrade(image: Image, generator: np.random.Generator, settings: Degradation 
     return image
 
 
-def degrade_views(
-    image: Image,
-    generator: np.random.Generator,
-    count: int,
-    strong: Degradation = STRONG,
-    weak: Degradation = WEAK,
-) -> Image:
-    """Views (count, H, W, 3) of one picture: a strong one, then weak changes of that one.
-
-    As CAFace makes its sets: the views of a picture share their worst, as those of a track do.
-    """
-    first = degrade(image, generator, strong)
-    others = [degrade(first, generator, weak) for _ in range(count - 1)]
-    return np.stack([first, *others])[:count]
-
-
 def camera_of(strength: float) -> Camera:
     """A camera by how much it takes away: strength 0, nothing one could see, to 1, a face of 11 px.
 

@@ -23,7 +23,6 @@ from facestream.train.degrade import (
     Degradation,
     camera_of,
     degrade,
-    degrade_views,
 )
 from facestream.train.degrade_steps import Camera, film
 
@@ -232,18 +231,6 @@ def test_a_camera_of_more_strength_leaves_less() -> None:
     assert camera_of(0) == Camera(1, 0, 0, 95) and camera_of(1).resize == pytest.approx(0.1)
     with pytest.raises(ConfigError, match="strength must be in 0"):
         camera_of(1.5)
-
-
-def test_views_share_the_strong_first_one() -> None:
-    image = draw_picture()
-    plain = Degradation(("light",), flip=0, brightness=0, contrast=0, saturation=0)
-    strong = Degradation(("geometry",), flip=1)
-    views = degrade_views(image, np.random.default_rng(3), 4, strong, plain)
-    assert views.shape == (4, 112, 112, 3)
-    np.testing.assert_array_equal(views[0], degrade(image, np.random.default_rng(3), strong))
-    for view in views[1:]:
-        np.testing.assert_array_equal(view, views[0])
-    assert degrade_views(image, np.random.default_rng(0), 1).shape == (1, 112, 112, 3)
 
 
 def test_a_weak_chain_applies_one_operation() -> None:
