@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from .. import ConfigError
 from .fusion import Doubles
+from .open_set_evidence import EvidenceGap
 from .scores import Interval, Labels, check_labels, check_scores, identity_weights
 
 TAIL = 0.2
@@ -67,6 +68,8 @@ class OpenSetFit:
     """The maxima are over this many times as many people as was measured."""
     seen: int = 0
     """Unknown tracks of this place that the maxima were moved to; 0 where none were."""
+    gap: EvidenceGap | None = None
+    """By how much decisions on few and on many faces differ; None where they do not."""
 
     @property
     def words(self) -> str:

@@ -21,6 +21,7 @@ from .. import FacestreamError
 from ..configs.schema import MatchConfig
 from ..models.fusion import Doubles
 from ..models.open_set import OpenSetFit, fit_open_set, outlying_people
+from ..models.open_set_evidence import TRACKS, find_gap
 from ..models.open_set_tracks import StrangerTracks
 from ..models.search import SearchIndex
 from .records import Template
@@ -191,7 +192,11 @@ def fit_to(
     maxima = strangers.maxima(scores)
     known = outlying_people(strangers.maxima(cosines), strangers.people, strangers.own_likeness())
     kept = ~np.isin(strangers.people, known)
-    return fit_open_set(maxima[kept], strangers.people[kept], gallery.identities)
+    fit = fit_open_set(maxima[kept], strangers.people[kept], gallery.identities)
+    rows = kept[strangers.tracks]
+    reached = scores[rows] >= fit.threshold(TRACKS)
+    owners = strangers.people[strangers.tracks[rows]]
+    return replace(fit, gap=find_gap(reached, strangers.frames[rows], owners))
 
 
 def best_scores(
@@ -205,13 +210,14 @@ def best_scores(
 
 def rule_of(fit: OpenSetFit, config: MatchConfig, seen: Seen) -> DecisionRule:
     """The rule that keeps the promise, by a fit; or match.threshold, and what it comes to."""
+    gap = "" if fit.gap is None else f"; {fit.gap.words}"
     if config.threshold is not None:
         low, high = fit.fpir_interval(config.threshold)
         return DecisionRule(
             config.threshold,
             "set in the configuration (match.threshold): FPIR "
             f"{percent(fit.fpir(config.threshold))} (95 %: {percent(low)} to {percent(high)}) by "
-            f"{fit.words}",
+            f"{fit.words}{gap}",
             probability=fit.fpir,
         )
     target = target_of(config, seen)
@@ -220,7 +226,7 @@ def rule_of(fit: OpenSetFit, config: MatchConfig, seen: Seen) -> DecisionRule:
     return DecisionRule(
         fit.threshold(target.fpir),
         f"fitted for {target.words} to {fit.words} (95 %: {interval.low:.3f} to "
-        f"{interval.high:.3f}, FPIR {percent(promised.low)} to {percent(promised.high)})",
+        f"{interval.high:.3f}, FPIR {percent(promised.low)} to {percent(promised.high)}){gap}",
         target.fpir,
         (interval.low, interval.high),
         fit.fpir,

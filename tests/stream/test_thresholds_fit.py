@@ -92,6 +92,17 @@ def test_a_change_is_a_new_fit_and_an_unchanged_gallery_is_not():
     assert rules(large, None).threshold > rules(small, None).threshold
 
 
+def test_what_long_tracks_do_otherwise_is_said_with_the_threshold():
+    index, tracks = gallery(50), strangers()
+    assert "faces" not in FittedRules(tracks, COSINE, OWN)(index, None).why
+    few = tracks._replace(frames=np.tile([1, 2, 20], PEOPLE * EACH))
+    last = few.vectors + 0.6 * units(7, 50)[few.people[few.tracks] % 50]  # drawn to the enrolled
+    drawn = np.where((few.frames == 20)[:, None], last, few.vectors)
+    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    why = FittedRules(few._replace(vectors=drawn), COSINE, OWN)(index, None).why
+    assert "; strangers seen in more than 8 faces have more false alerts than those" in why
+
+
 def test_a_gallery_that_is_out_of_use_is_not_held():
     rules = FittedRules(strangers(), COSINE, OWN)
     index = gallery(20)
