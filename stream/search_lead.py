@@ -33,7 +33,9 @@ OPTION = "match.cluster"
 MOST_LOSSES = 5
 """How often one search is done again, or one version: what kills every actor must end."""
 ANSWER_SECONDS = 60.0
-"""An actor that needs longer for a search, a piece of rows or a version counts as lost."""
+"""An actor that needs longer for a search or a piece of rows counts as lost."""
+LEAST_SPEED = 20_000
+"""So many rows a second are to be made a version, beside ANSWER_SECONDS, or the actor is lost."""
 START_SECONDS = 180.0
 """An actor that needs longer to start counts as lost: a busy node takes long to import."""
 EMPTY_SECONDS = 60.0
@@ -317,7 +319,7 @@ class Leader:
         own = np.isin(numbers, actor.numbers)
         live = sorted(self._versions)
         answer = actor.handle.hold.remote(version, numbers[own], owners[own], live)
-        until = time.monotonic() + ANSWER_SECONDS
+        until = time.monotonic() + ANSWER_SECONDS + int(own.sum()) / LEAST_SPEED
         actor.work = _Work(answer, version, actor.given, until)
 
     def _collect(self) -> None:
