@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from facestream.models.pack import Pack, open_pack
 
@@ -18,6 +19,10 @@ from .postgres_server import PostgresServer, find_binaries
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in a shell's background: programs started by tests would inherit deafness to Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How fast an example is made or judged depends on what else the machine does.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
