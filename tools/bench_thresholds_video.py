@@ -55,7 +55,7 @@ def watch_films(pack: Pack, name: str, assets: Path, folder: Path) -> list[Film]
             for clip in clips:
                 config = configure(None, [str(clip.source)], pack=name)
                 recording = record(clip, config, pack, folder / "seen", advance)
-                films.append(Film(clip, recording, _subjects(clip, recording)))
+                films.append(Film(clip, recording, find_subjects(clip, recording)))
     return films
 
 
@@ -112,7 +112,7 @@ def _decide(
     return match.decided
 
 
-def _subjects(clip: Clip, recording: Recording) -> dict[int, str]:
+def find_subjects(clip: Clip, recording: Recording) -> dict[int, str]:
     """Whom each system track shows in most of its frames."""
     names = {face.track: face.subject for face in clip.truth.faces}
     shown = Shown(watch(clip, recording, Rules()))
