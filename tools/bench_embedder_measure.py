@@ -42,7 +42,7 @@ from .bench_embedder_faces import (
     own_crops,
     wild,
 )
-from .bench_embedder_runs import PRESETS, Run, embed_run, find_runs
+from .bench_embedder_runs import MAGNITUDES, PRESETS, Run, embed_run, find_runs
 from .eval_verification import Bootstrap
 
 PACKS = ("open", "omz")
@@ -108,12 +108,14 @@ class Showing:
         """folder: where embeddings are kept."""
         self.runs, self._folder = runs, folder
 
-    def students(self, crops: Image, words: str) -> dict[str, list[Floats]]:
+    def students(
+        self, crops: Image, words: str, presets: Sequence[str] = PRESETS
+    ) -> dict[str, list[Floats]]:
         """Raw embeddings (N, C) of crops (N, 112, 112, 3), by preset and seed."""
         typer.echo(f"{words}: {len(crops)} faces, each preset and seed")
         return {
-            preset: [embed_run(run, crops, self._folder) for run in of]
-            for preset, of in self.runs.items()
+            preset: [embed_run(run, crops, self._folder) for run in self.runs[preset]]
+            for preset in presets
         }
 
     def pack(self, pack: Pack, faces: Faces) -> Floats:
@@ -167,7 +169,8 @@ def measure_magnitude(
     views = degrade_all(own_crops(faces), bootstrap.seed)  # (V, N, 112, 112, 3)
     first = faces.turns == 0
     flat = views.reshape(-1, *views.shape[2:])
-    embeddings = show.students(flat, f"{faces.title}, {len(LEVELS)} strengths of damage")
+    words = f"{faces.title}, {len(LEVELS)} strengths of damage"
+    embeddings = show.students(flat, words, (*PRESETS, *MAGNITUDES))
     detected = detector_scores(pack.detector, flat).reshape(views.shape[:2]).astype(np.float64)
     owners = np.tile(faces.owners[~first], len(views))
     pairs = some_pairs(owners, faces.owners[first], IMPOSTORS, bootstrap.seed)

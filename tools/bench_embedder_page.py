@@ -21,7 +21,7 @@ from .bench_embedder_measure import (
     Magnitude,
     Shown,
 )
-from .bench_embedder_runs import CQA, PLAIN, PRESETS, TINY, Run
+from .bench_embedder_runs import CQA, DISTIL, MARGIN, PLAIN, PRESETS, TINY, Run
 from .bench_ida_page import points, share
 from .bench_quality_page import area, difference
 from .revision import revision
@@ -38,7 +38,8 @@ def write_page(found: Found, command: str, bootstrap: Bootstrap) -> str:
     parts = [heading(found, command, bootstrap), *training_table(found), ""]
     parts += [_training_words(found.runs[TINY][0]), ""]
     parts += ["## Magnitude and damage", "", _magnitude_words(), "", *order_table(found), ""]
-    parts += [*area_table(found.magnitude), "", "## Occlusion: CAL and QAN", ""]
+    parts += [magnitude_verdict(found), "", *area_table(found.magnitude), ""]
+    parts += ["## Occlusion: CAL and QAN", ""]
     parts += [_occlusion_words(), ""]
     for title, table in found.occlusion.items():
         parts += [f"### {title}", "", *occlusion_table(table), "", effect_words(table), ""]
@@ -50,7 +51,7 @@ def write_page(found: Found, command: str, bootstrap: Bootstrap) -> str:
 
 def heading(found: Found, command: str, bootstrap: Bootstrap) -> str:
     """What was trained and measured, and how."""
-    run = found.runs[TINY][0]
+    run, margin = found.runs[TINY][0], found.runs[MARGIN][0]
     how = run.settings["run"]
     views = run.steps * how["batch"]
     seeds = ", ".join(str(one.seed) for one in found.runs[TINY])
@@ -69,15 +70,21 @@ on {datetime.now(UTC):%Y-%m-%d}, facestream {__version__}, revision {revision()}
     facestream train embedder PRESET --seed … --out RUNS/PRESET
 
 Three presets that differ in the head alone, each with the seeds {seeds}: the same batches, views
-and number of steps. They are of the size that a share of one CPU core trains; no GPU was used.
+and number of steps, {run.steps:,} of {how["batch"]} faces: {views:,} views. They are of the size that
+one CPU core trains; no GPU was used.
 
 - `{TINY}`: the tiny backbone with its own head, taught by the pack {run.settings["teacher"]} and
-  by the MagFace loss;
+  by the MagFace loss, margins {_margins(run)};
 - `{CQA}`: with the branches of CQA-Face, CAL and QAN in the place of the head;
 - `{PLAIN}`: with the same branches and neither.
 
-{run.steps:,} steps of {how["batch"]} faces: {views:,} views. {how["optimiser"]} at {how["rate"]:g},
-weights of the step with the best agreement on validation faces. Learned from: the split's synthetic
+And two that say what MagFace does to the norm, with the same seeds, {margin.steps:,} steps each:
+
+- `{MARGIN}`: as `{TINY}`, with margins {_margins(margin)} and the MagFace loss weighed
+  {margin.settings["classify"]:g} in place of {run.settings["classify"]:g};
+- `{DISTIL}`: the same without it: taught by the pack alone.
+
+{how["optimiser"]} at {how["rate"]:g}, weights of the step with the best agreement on validation faces. Learned from: the split's synthetic
 faces of role training and {run.settings["blends"]:,} blends of two of them; chosen by the synthetic
 faces of role validation. No real face was learned from.
 
@@ -102,35 +109,44 @@ differences are paired: the same pairs, seeds and resamples, **bold** where the 
 
 def training_table(found: Found) -> list[str]:
     """How the runs went: losses at the beginning and the end, and what validation said."""
-    head = ["Preset", "seed", "weights", "distil", "classes", "agreement", "norm", "best step"]
+    head = ["Preset", "seed", "weights", "distil", "classes", "agreement", "norm", "order"]
+    head += ["best step"]
     return markdown(head, [_run_row(run) for runs in found.runs.values() for run in runs])
 
 
 def _run_row(run: Run) -> list[str]:
-    def course(name: str, validated: bool) -> str:
-        first, last = run.at(name, validated=validated)
-        return f"{first:.3f} → {last:.3f}"
+    def course(name: str, validated: bool, digits: int = 3) -> str:
+        ends = run.at(name, validated=validated)
+        return "–" if ends is None else f"{ends[0]:.{digits}f} → {ends[1]:.{digits}f}"
 
     return [
         run.preset,
         str(run.seed),
         f"{run.parameters:,}",
         course("distil", False),
-        course("classes", False),
+        course("classes", False, 1),
         course("agreement", True),
-        f"{run.at('magnitude', validated=True)[1]:.1f}",
+        course("magnitude", True, 1),
+        course("order", True, 2),
         f"{run.best_step:,}",
     ]
 
 
+def _margins(run: Run) -> str:
+    loss = run.settings["loss"]
+    return f"{loss['l_m']:g} to {loss['u_m']:g}"
+
+
 def _training_words(run: Run) -> str:
-    teacher = run.at("teacher_agreement", validated=True)[1]
+    teacher = run.at("teacher_agreement", validated=True)
+    assert teacher is not None  # all of these presets have a teacher
     return (
         "*Distil* and *classes*: the terms of the loss, means over the first and the last ten "
-        "steps. *Agreement*: mean cosine of degraded validation faces to what the teacher says of "
-        f"the clean ones, at the first and the last validation; the teacher itself has "
-        f"{teacher:.3f}. *Norm*: mean of clean validation faces at the end. MagFace's margin grows "
-        f"with the norm from {run.settings['loss']['l_a']:g} on and is constant below."
+        "steps. At the first and the last validation: *agreement*, the mean cosine of degraded "
+        "validation faces to what the teacher says of the clean ones (the teacher itself has "
+        f"{teacher[1]:.3f}); *norm*, the mean of clean validation faces; *order*, as below, of "
+        "the views of validation. MagFace's margin grows with the norm from "
+        f"{run.settings['loss']['l_a']:g} on and is constant below."
     )
 
 
@@ -141,13 +157,28 @@ def _magnitude_words() -> str:
         f"{112 * 0.1 ** LEVELS[1]:.0f} to {112 * 0.1 ** LEVELS[-1]:.0f} px of an aligned face. "
         "*Within faces*: Spearman's correlation of the norm with what the camera left, of each "
         "face, averaged; *over all*: of all views of all faces together. 1: the norm says it all; "
-        "0: nothing. No run was made without the MagFace loss, so how much of the order is its "
-        "doing is not known.\n\n"
+        "0: nothing.\n\n"
         f"Areas (times 1,000; lower is better) under FNMR at FMR {FMR:g} against the share of "
         f"probes discarded, to {LIMIT:g}: every view of the smiling photos with the neutral photo "
         f"of its person and of {IMPOSTORS} others, by the preset's own scores. A pair's quality is "
         "the smaller of its faces'. *Chance*: discarding at random. Intervals of areas: "
         f"{AREA_RESAMPLES} resamples at most."
+    )
+
+
+def magnitude_verdict(found: Found) -> str:
+    """Whether the norm's order is MagFace's doing, by the pair that differs in it alone."""
+    margin, distil = (found.magnitude[preset].order.within for preset in (MARGIN, DISTIL))
+    gain = margin.minus(distil).number
+    words = "no difference is shown"
+    if gain.low is not None and gain.low > 0:
+        words = "so much of the order is MagFace's doing"
+    elif gain.high is not None and gain.high < 0:
+        words = "the norm tells more without MagFace"
+    by_seed = ", ".join(f"{value:+.3f}" for value in margin.minus(distil).seeds)
+    return (
+        f"`{MARGIN}` less `{DISTIL}`, within faces: {_score(margin.minus(distil))}, by seed "
+        f"{by_seed}: {words}."
     )
 
 

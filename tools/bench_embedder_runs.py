@@ -24,7 +24,11 @@ from .bench_embedder_faces import embed_crops
 PRESETS = ("embedder-tiny", "embedder-tiny-cqa", "embedder-tiny-plain")
 TINY, CQA, PLAIN = PRESETS
 HEAD = ("attention", "weigh", "contrast")
-"""Settings in which presets that are compared may differ."""
+"""Settings in which these may differ."""
+MAGNITUDES = ("embedder-tiny-margin", "embedder-tiny-distil")
+MARGIN, DISTIL = MAGNITUDES
+CLASSES = ("classify", "loss")
+"""Settings in which these two may differ."""
 
 
 class Run(NamedTuple):
@@ -47,9 +51,14 @@ class Run(NamedTuple):
         """In all."""
         return int(self.settings["run"]["steps"])
 
-    def at(self, name: str, *, validated: bool) -> tuple[float, float]:
-        """A value at its first and at its last step; of training, means over ten steps."""
-        found = [p.values[name] for p in self.curve if p.validated == validated]
+    def at(self, name: str, *, validated: bool) -> tuple[float, float] | None:
+        """A value at its first and at its last step, of training means over ten steps; None where
+        the run has no such value.
+        """
+        points = [p.values for p in self.curve if p.validated == validated]
+        found = [values[name] for values in points if name in values]
+        if not found:
+            return None
         if validated:
             return found[0], found[-1]
         return float(np.mean(found[:10])), float(np.mean(found[-10:]))
@@ -59,19 +68,13 @@ def find_runs(folder: Path) -> dict[str, list[Run]]:
     """Runs by preset, FOLDER/PRESET/seed-N, sorted by seed.
 
     Raises ConfigError, naming the command that makes them, where a preset has no finished run, and
-    where runs that are to be compared differ in seeds, data or in more than their head.
+    where runs that are to be compared differ in seeds, data or in more than what is compared.
     """
-    found = {preset: _of_preset(folder, preset) for preset in PRESETS}
-    first = found[TINY][0]
-    for preset, runs in found.items():
-        if [run.seed for run in runs] != [run.seed for run in found[TINY]]:
-            raise ConfigError(f"{folder / preset}: expected the seeds of {TINY}: train the others")
-        for run in runs:
-            if run.data != first.data or _common(run.settings) != _common(first.settings):
-                raise ConfigError(
-                    f"{folder / preset}, seed {run.seed}: expected the settings and faces of {TINY}"
-                    ", but for the head: train them again with the same"
-                )
+    found = {preset: _of_preset(folder, preset) for preset in (*PRESETS, *MAGNITUDES)}
+    for presets, free in ((PRESETS, HEAD), (MAGNITUDES, CLASSES)):
+        first = found[presets[0]]
+        for preset in presets:
+            _check_alike(folder / preset, found[preset], first, free)
     return found
 
 
@@ -124,9 +127,22 @@ def _read(preset: str, place: Path) -> Run | None:
     )
 
 
-def _common(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings but for the seed and the head."""
+def _check_alike(place: Path, runs: list[Run], first: list[Run], free: tuple[str, ...]) -> None:
+    name = first[0].preset
+    if [run.seed for run in runs] != [run.seed for run in first]:
+        raise ConfigError(f"{place}: expected the seeds of {name}: train the others")
+    wanted = first[0].data, _common(first[0].settings, free)
+    for run in runs:
+        if (run.data, _common(run.settings, free)) != wanted:
+            raise ConfigError(
+                f"{place}, seed {run.seed}: expected the settings and faces of {name}, but for "
+                f"{', '.join(free)}: train them again with the same"
+            )
+
+
+def _common(settings: dict[str, Any], free: tuple[str, ...]) -> dict[str, Any]:
+    """Settings but for the seed and those that may differ."""
     run = {name: value for name, value in settings["run"].items() if name != "seed"}
     return {"run": run} | {
-        name: value for name, value in settings.items() if name not in ("run", *HEAD)
+        name: value for name, value in settings.items() if name not in ("run", *free)
     }

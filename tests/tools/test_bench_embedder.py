@@ -32,8 +32,22 @@ from facestream.tools.bench_embedder import (
 )
 from facestream.tools.bench_embedder_faces import PLACES, Faces, occlude, occlude_all
 from facestream.tools.bench_embedder_measure import Showing, measure_runs
-from facestream.tools.bench_embedder_page import beats_open, effect_words, write_page
-from facestream.tools.bench_embedder_runs import CQA, PLAIN, PRESETS, TINY, Run, find_runs
+from facestream.tools.bench_embedder_page import (
+    beats_open,
+    effect_words,
+    magnitude_verdict,
+    write_page,
+)
+from facestream.tools.bench_embedder_runs import (
+    CQA,
+    DISTIL,
+    MAGNITUDES,
+    PLAIN,
+    PRESETS,
+    TINY,
+    Run,
+    find_runs,
+)
 from facestream.tools.eval_verification import Bootstrap
 from facestream.train.checkpoint import Checkpoint, Origin, save_checkpoint
 from facestream.train.curve import CurveWriter, Point
@@ -169,7 +183,7 @@ def write_colours(path: Path) -> None:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of each preset as the engine leaves it, of one seed, with a network made by hand."""
     folder = tmp_path_factory.mktemp("runs")
-    for preset in PRESETS:
+    for preset in (*PRESETS, *MAGNITUDES):
         config, text = read_training(EmbedderTraining, "embedder", preset)
         place = folder / preset / "seed-1"
         (place / EXPORT).mkdir(parents=True)
@@ -179,10 +193,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         weights = {"backbone.fc": torch.zeros(4, 3), "backbone.bn.running_mean": torch.zeros(3)}
         origin = Origin("embedder", text, "0123456789abcdef", "")
         save_checkpoint(place / BEST, Checkpoint(origin, 2, weights, {}, (0.4, 2)))
-        validated = {"agreement": 0.4, "teacher_agreement": 0.6, "magnitude": 16.0}
+        validated = {
+            "agreement": 0.4,
+            "teacher_agreement": 0.6,
+            "magnitude": 16.0,
+            "order": 0.5,
+        }
+        classes = {} if preset == DISTIL else {"classes": 40.0}
         with CurveWriter(place, 0) as curve:
             for step in range(1, config.run.steps + 1):
-                curve.add(step, {"distil": 1 / step, "classes": 40.0})
+                curve.add(step, {"distil": 1 / step, **classes})
             curve.add(config.run.steps, validated, validated=True)
     (folder / CQA / "seed-2").mkdir()  # not finished: left out
     return folder
@@ -190,9 +210,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_finished_runs_are_found_with_what_they_learned(runs: Path) -> None:
     found = find_runs(runs)
-    assert tuple(found) == PRESETS and all(len(of) == 1 for of in found.values())
+    assert tuple(found) == (*PRESETS, *MAGNITUDES) and all(len(of) == 1 for of in found.values())
     run = found[CQA][0]
-    assert (run.seed, run.steps, run.best_step, run.settings["attention"]) == (1, 300, 2, True)
+    assert (run.seed, run.steps, run.best_step, run.settings["attention"]) == (1, 2000, 2, True)
     assert run.parameters == 12  # of statistics none
     assert run.at("agreement", validated=True) == (0.4, 0.4)
 
@@ -246,8 +266,9 @@ def test_a_page_is_written_of_runs_faces_and_packs(
         assert by_name["open"].seeds == by_name["omz"].seeds
         assert by_name["open"].seeds == pytest.approx(by_name[TINY].seeds, abs=0.1)
     page = write_page(found, "facestream bench embedder --folder RUNS", Bootstrap(10, 1))
-    for words in ("## Training", "| lower part, 60 % |", "300 steps of 32"):
+    for words in ("## Training", "| lower part, 60 % |", "2,000 of 32", "| – | 0.400"):
         assert words in page
+    assert "no difference is shown" in page
     assert "in 6 the interval holds 0" in page
     assert "None of them becomes the pack" in page
 
@@ -281,14 +302,14 @@ def test_embeddings_are_kept_between_runs(runs: Path, monkeypatch: pytest.Monkey
     run = find_runs(runs)[TINY][0]
     show = Showing({TINY: [run]}, runs / "kept")
     crops = make_faces(3)
-    once = show.students(crops, "faces")[TINY][0]
+    once = show.students(crops, "faces", [TINY])[TINY][0]
     assert once.shape == (3, 12) and once.dtype == np.float32
 
     def refuse(*_: object) -> Floats:
         raise AssertionError("asked again")
 
     monkeypatch.setattr("facestream.models.embedder.OnnxEmbedder.embed", refuse)
-    np.testing.assert_array_equal(show.students(crops, "faces")[TINY][0], once)
+    np.testing.assert_array_equal(show.students(crops, "faces", [TINY])[TINY][0], once)
 
 
 def test_a_course_is_told_from_its_ends() -> None:
@@ -297,3 +318,21 @@ def test_a_course_is_told_from_its_ends() -> None:
     run = Run(TINY, 1, {"run": {"steps": 30}}, "", curve, 30, 1, Path("x"))
     assert run.at("distil", validated=False) == (4.5, 24.5)
     assert run.at("agreement", validated=True) == (0.1, 0.4)
+    assert run.at("classes", validated=False) is None
+
+
+@pytest.mark.parametrize(
+    ("margin", "words"),
+    [
+        (made(0.8, 0.7, 0.9), "so much of the order is MagFace's doing"),
+        (made(0.1, 0.0, 0.2), "the norm tells more without MagFace"),
+        (made(0.4, 0.3, 0.5), "no difference is shown"),
+    ],
+)
+def test_the_norms_order_is_put_down_to_magface_by_the_pair(margin: Measured, words: str) -> None:
+    other = Measured(np.array([0.4]), np.full(10, 0.4))
+    found = {
+        name: SimpleNamespace(order=SimpleNamespace(within=one))
+        for name, one in zip(MAGNITUDES, (margin, other), strict=True)
+    }
+    assert words in magnitude_verdict(SimpleNamespace(magnitude=found))  # type: ignore[arg-type]
