@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..models.pack import Pack
     from ..stream.records import Template
 
-PRESETS = ("medium", "hard", "night")
+PRESETS = ("medium", "hard")
 """Of simulated video."""
 
 
