@@ -98,10 +98,10 @@ def list_anchors(
     if json:
         echo({"anchors": rows})
         return
-    shown = table("pack", "version", "anchors", "k", "tau", "sha256", "of")
+    shown = table("pack", "version", "anchors", "k", "tau", "of")
     for row in rows:
-        keys = ("pack", "version", "count", "k", "tau", "sha256", "attribution")
-        shown.add_row(*(Text("-" if row[key] is None else str(row[key])[:60]) for key in keys))
+        cells = [row[key] for key in ("pack", "version", "count", "k", "tau", "attribution")]
+        shown.add_row(*(Text("-" if cell is None else str(cell)) for cell in cells))
     show(shown)
 
 
@@ -134,8 +134,8 @@ def verify(
         found = verify_anchors(gallery, anchors, pack=card.name, embedder=embedder, bar=bar)
     if json:
         echo(
-            {"pack": card.name, "version": anchors.version, "bar": bar, "holds": found.holds}
-            | {"found": found}
+            {"pack": card.name, "version": anchors.version, "bar": bar, "own": anchors.own}
+            | {"holds": found.holds, "found": found}
         )
     else:
         for one in found.alike[:NAMED]:
@@ -143,8 +143,9 @@ def verify(
         if found.alike:
             show(
                 Text(
-                    "their own densities leave these anchors out, faces of theirs still meet them: "
-                    "`facestream anchors build FACES/ --gallery PLACE` makes anchors without them"
+                    f"a person's own density leaves out anchors from {anchors.own:.3f} on, but "
+                    "faces of theirs meet them all: `facestream anchors build FACES/ --gallery "
+                    "PLACE` makes anchors without such faces"
                 )
             )
         if found.wrong:

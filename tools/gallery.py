@@ -209,7 +209,7 @@ def _print_person(details: Details) -> None:
     person = details.identity
     show_text(Text(person.name, style="bold"))
     if person.notes:
-        show_text(Text(person.notes))
+        show_text(Text(f"notes: {person.notes}"))
     if why_not := person.why_not(time.time()):
         show_text(Text(f"not matched: {why_not}", style="yellow"))
     bounds = ("valid_from", "valid_until", "keep_until")

@@ -20,6 +20,7 @@ from .sightings_open import (
     STORE,
     UNTIL,
     ScoreName,
+    chance_words,
     choose,
     count_words,
     left_out,
@@ -144,7 +145,9 @@ def _print_people(match: Match | None, where: str) -> None:
     words = "nobody" if match.identity is None else match.identity
     by_chance = ""
     if chance is not None:
-        by_chance = f"; a stranger reaches the best score with a probability of {chance:.2g}"
+        by_chance = (
+            f"; a stranger reaches the best score with a probability of {chance_words(chance)}"
+        )
     show(Text(f"in {where}: {words} (threshold {match.threshold:.3f}{by_chance})"))
 
 

@@ -18,6 +18,7 @@ from .sightings_open import (
     STORE,
     UNTIL,
     ScoreName,
+    chance_words,
     choose,
     count_words,
     left_out,
@@ -102,7 +103,7 @@ def show_sighting(
         "faces": f"{one.faces} seen, {one.frames} fused",
     }
     if one.score is not None:
-        chance = "" if one.probability is None else f", by chance {one.probability:.2g}"
+        chance = "" if one.probability is None else f", by chance {chance_words(one.probability)}"
         facts["score"] = f"{one.score:.3f} (threshold {one.threshold:.3f}{chance})"
     if one.best_score is not None:
         facts["best score"] = f"{one.best_score:.3f} of all decisions"

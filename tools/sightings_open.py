@@ -29,6 +29,9 @@ CAMERA = typer.Option(None, "--camera", help="Only of this camera.")
 SINCE = typer.Option(None, "--since", help="Only from this day or time on.")
 UNTIL = typer.Option(None, "--until", help="Only before this day or time.")
 
+LEAST_CHANCE = 1e-4
+"""Below this a fitted probability is the shape of the fit and not what strangers did."""
+
 ScoreName = Literal["ida", "cosine"]
 
 
@@ -145,6 +148,11 @@ def who(one: SightingRecord) -> Text:
         return Text(one.stranger, style="yellow")
     words = {"open": "in view", "unknown": "unknown", "matched": "erased from the gallery"}
     return Text(words.get(one.reason, one.reason), style="yellow" if one.frames else "dim")
+
+
+def chance_words(chance: float) -> str:
+    """A probability, as far down as strangers' scores tell it."""
+    return f"{chance:.2g}" if chance >= LEAST_CHANCE else f"under {LEAST_CHANCE:g}"
 
 
 def second_of(moment: float) -> str:
