@@ -28,9 +28,9 @@ with Gallery.open(sys.argv[2], create=True) as gallery:
 """
 
 
-def enrol_until(place: Path, photos: Path, kill_at: int | None) -> int:
+def enrol_until(place: str, photos: Path, kill_at: int | None) -> int:
     """Enrol in a program that is killed once it told `kill_at`. Returns the last that it told."""
-    command = [sys.executable, "-c", ENROL, blocks.__file__, str(place), str(photos)]
+    command = [sys.executable, "-c", ENROL, blocks.__file__, place, str(photos)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
         told = 0
@@ -44,8 +44,10 @@ def enrol_until(place: Path, photos: Path, kill_at: int | None) -> int:
     return told
 
 
-def test_a_folder_whose_enrolment_is_killed_is_taken_up_by_doing_it_again(tmp_path: Path) -> None:
-    photos, place = tmp_path / "photos", tmp_path / "people.db"
+def test_a_folder_whose_enrolment_is_killed_is_taken_up_by_doing_it_again(
+    place: str, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(PHOTOS):
         picture = cv2.copyMakeBorder(
