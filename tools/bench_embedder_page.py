@@ -70,8 +70,8 @@ on {datetime.now(UTC):%Y-%m-%d}, facestream {__version__}, revision {revision()}
     facestream train embedder PRESET --seed … --out RUNS/PRESET
 
 Three presets that differ in the head alone, each with the seeds {seeds}: the same batches, views
-and number of steps, {run.steps:,} of {how["batch"]} faces: {views:,} views. They are of the size that
-one CPU core trains; no GPU was used.
+and number of steps, {run.steps:,} of {how["batch"]} faces: {views:,} views. They are of the size
+that one CPU core trains; no GPU was used.
 
 - `{TINY}`: the tiny backbone with its own head, taught by the pack {run.settings["teacher"]} and
   by the MagFace loss, margins {_margins(run)};
@@ -84,9 +84,9 @@ And two that say what MagFace does to the norm, with the same seeds, {margin.ste
   {margin.settings["classify"]:g} in place of {run.settings["classify"]:g};
 - `{DISTIL}`: the same without it: taught by the pack alone.
 
-{how["optimiser"]} at {how["rate"]:g}, weights of the step with the best agreement on validation faces. Learned from: the split's synthetic
-faces of role training and {run.settings["blends"]:,} blends of two of them; chosen by the synthetic
-faces of role validation. No real face was learned from.
+{how["optimiser"]} at {how["rate"]:g}, weights of the step with the best agreement on validation
+faces. Learned from: the split's synthetic faces of role training and {run.settings["blends"]:,}
+blends of two of them; chosen by the synthetic faces of role validation. No real face was learned from.
 
 Measured on {faces}.
 None of them is of role training or validation.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from facestream.tools import eval_progress
 from facestream.tools.eval_progress import progress_bar
 
 
@@ -12,7 +11,7 @@ from facestream.tools.eval_progress import progress_bar
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, s, in its one place; nothing else moves it."""
     now = [100.0]
-    monkeypatch.setattr(eval_progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("facestream.tools.eval_progress.time.monotonic", lambda: now[0])
     return now
 
 
