@@ -86,7 +86,8 @@ And two that say what MagFace does to the norm, with the same seeds, {margin.ste
 
 {how["optimiser"]} at {how["rate"]:g}, weights of the step with the best agreement on validation
 faces. Learned from: the split's synthetic faces of role training and {run.settings["blends"]:,}
-blends of two of them; chosen by the synthetic faces of role validation. No real face was learned from.
+blends of two of them; chosen by the synthetic faces of role validation. No real face was learned
+from.
 
 Measured on {faces}.
 None of them is of role training or validation.
