@@ -140,7 +140,9 @@ def _beats(tracks: Tracks, one: str, others: Sequence[str]) -> str:
 
 def _halves(tracks: Tracks, one: str) -> str:
     """Where it closes half of the gap from quality to the oracle, and whether that is clear."""
-    met, missed, none = [], [], []
+    met: list[str] = []
+    missed: list[str] = []
+    none: list[str] = []
     for words, cells in tracks.items():
         share = share_closed(cells, one, "oracle")
         if share is None:
