@@ -17,14 +17,17 @@ Tracks of one person are alike, so uncertainty comes from resampling people, nev
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import ConfigError
 from .fusion import Doubles
-from .open_set_evidence import EvidenceGap
 from .scores import Interval, Labels, check_labels, check_scores, identity_weights
+
+if TYPE_CHECKING:
+    from .open_set_evidence import EvidenceGap
 
 TAIL = 0.2
 """Share of tracks above the bar."""

@@ -11,15 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from .fusion import Doubles
+from .open_set import EDGES, RESAMPLES
 from .scores import Flags, Labels, identity_weights
 
 FEW, MANY = 3, 8
 """Decisions on so many faces or fewer are compared with those on more than the other."""
 TRACKS = 0.05
 """Compared at the score that this share of strangers' tracks reach: enough of them to compare."""
-RESAMPLES = 200
-EDGES = (0.01, 0.99)
-"""Of resamples, as for thresholds (models/open_set)."""
 
 
 class EvidenceGap(NamedTuple):
