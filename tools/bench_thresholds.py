@@ -19,6 +19,7 @@ from ..models.open_set import OpenSetFit
 from ..models.open_set_tracks import Strangers, StrangerTracks
 from ..models.pack import strangers_of
 from ..models.scores import Flags, Interval
+from ..models.search import SearchIndex
 from ..models.store import load_card
 from ..stream.thresholds_fit import best_scores, fit_to
 from .bench_thresholds_held import (
@@ -123,6 +124,7 @@ def measure_pack(name: str, assets: Path, folder: Path, seed: int) -> PackNumber
     draw = np.random.default_rng(seed)
     own, least = strangers.aggregators[0], LEAST[0]
     fitted, tracks = strangers.by(own, least), held.tracks(own, least)
+    last = tracks[next(reversed(tracks))]
     promises: list[Promise] = []
     for people, galleries in galleries_of(held.others, draw):
         for by in SCORES if anchors is not None else SCORES[:1]:
@@ -130,7 +132,7 @@ def measure_pack(name: str, assets: Path, folder: Path, seed: int) -> PackNumber
     return PackNumbers(
         promises,
         compare_ways(held, strangers, seed),
-        scale(held, fitted, tracks, draw),
+        scale(held, fitted, last, draw),
         evidence(held, strangers),
         [
             row
@@ -138,7 +140,7 @@ def measure_pack(name: str, assets: Path, folder: Path, seed: int) -> PackNumber
             for by in SCORES
             for row in name_mates(held, name, mates, by, fitted, anchors, card)
         ],
-        move(held, fitted, tracks, draw),
+        move(held, fitted, last, draw),
         ", ".join(
             f"{name} {len(t.people):,} tracks of {len(set(t.people.tolist()))} people"
             for name, t in tracks.items()
@@ -158,7 +160,7 @@ def keep_promises(
     indexes = [index_of(gallery, anchors if by == "ida" else None) for gallery in galleries]
     fits = [fit_to(index, strangers, by) for index in indexes]
     maxima = {
-        name: [some.maxima(best_scores(index, some, by)[0]) for index in indexes]
+        name: [best_of_tracks(index, some, by) for index in indexes]
         for name, some in tracks.items()
     }
     found = []
@@ -175,6 +177,11 @@ def keep_promises(
                 Promise(by, people, target, float(np.mean(bars)), mean, name, share, interval)
             )
     return found
+
+
+def best_of_tracks(index: SearchIndex, tracks: StrangerTracks, by: By) -> Doubles:
+    """The best score (N,) of each track over all of its decisions."""
+    return tracks.maxima(best_scores(index, tracks, by)[0])
 
 
 def compare_ways(held: Held, strangers: Strangers, seed: int) -> list[Way]:
@@ -203,17 +210,19 @@ def compare_ways(held: Held, strangers: Strangers, seed: int) -> list[Way]:
 def scale(
     held: Held,
     strangers: StrangerTracks,
-    strange: dict[str, StrangerTracks],
+    tracks: StrangerTracks,
     draw: np.random.Generator,
 ) -> list[Scaled]:
-    """Thresholds for 1 % by a fit at another size, as if people were independent tries."""
-    tracks = next(iter(reversed(strange.values())))
+    """Thresholds for 1 % by a fit at another size, as if people were independent tries.
+
+    tracks: of the strangers who are counted.
+    """
     pool = make_people(held.others, 10_000, draw) if len(held.others) else held.people
     sizes = [size for size in (10, 100, 700, 10_000) if size <= len(pool)]
     fits: dict[int, tuple[OpenSetFit, Doubles]] = {}
     for size in sizes:
         index = index_of(pool[:size], None)
-        best = tracks.maxima(best_scores(index, tracks, "cosine")[0])
+        best = best_of_tracks(index, tracks, "cosine")
         fits[size] = fit_to(index, strangers, "cosine"), best
     rows = []
     for start in sizes:
@@ -264,18 +273,17 @@ def classes_of(tracks: StrangerTracks) -> dict[str, Flags]:
 def move(
     held: Held,
     strangers: StrangerTracks,
-    strange: dict[str, StrangerTracks],
+    tracks: StrangerTracks,
     draw: np.random.Generator,
 ) -> list[Moved]:
-    """Every second stranger is seen, some mates are missed; the others are who is counted."""
-    tracks = next(iter(reversed(strange.values())))
+    """Every second stranger of tracks is seen, some mates are missed; the others are counted."""
     own = held.mates.by(strangers.aggregator, LEAST[0])
     enrolled = np.arange(0, len(held.people), 2)
     index = index_of(np.concatenate([held.people[enrolled], held.others[:300]]), None)
     fit = fit_to(index, strangers, "cosine")
     bar = fit.threshold(0.01)
-    best = tracks.maxima(best_scores(index, tracks, "cosine")[0])
-    mates = own.maxima(best_scores(index, own, "cosine")[0])
+    best = best_of_tracks(index, tracks, "cosine")
+    mates = best_of_tracks(index, own, "cosine")
     missed = mates[np.isin(own.people, enrolled) & (mates < bar)]
     here = tracks.people % 2 == 0
     seen = best[here & (best < bar)]

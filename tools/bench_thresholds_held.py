@@ -13,11 +13,11 @@ from ..configs.training import BankSettings
 from ..models.fusion import Doubles, Floats
 from ..models.ida import Anchors
 from ..models.open_set_tracks import Strangers, StrangerTracks
-from ..models.pack import load_anchors
+from ..models.pack import load_anchors, open_pack
 from ..models.scores import Interval, identity_weights
 from ..models.search import SearchIndex
 from .bench_degraded import OTHERS, others_pictures, wild_pictures
-from .bench_thresholds_video import film_tracks, open_films
+from .bench_thresholds_video import film_tracks, watch_films
 from .thresholds_make import BANK, aggregators_of, role_faces
 from .thresholds_tracks import FIRST, make_tracks
 
@@ -96,7 +96,8 @@ def hold_out(card: Card, name: str, assets: Path, folder: Path) -> Held:
         others = bank_in(
             folder / f"{name}-others-{OTHER_PEOPLE}", more, OTHERS, name
         ).centres.astype(np.float32)
-    pack, films = open_films(name, assets, folder)
+    pack = open_pack(name, threads=1)
+    films = watch_films(pack, name, assets, folder)
     video = {
         (one.name, least): film_tracks(films, pack, name, both, (one.name, least))
         for one in aggregators

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..models.open_set_tracks import StrangerTracks, join_decisions
-from ..models.pack import open_pack
 from ..models.search import SearchIndex
 from ..stream.match import GalleryIndex
 from ..stream.thresholds import DecisionNumbers, PackRules
@@ -88,12 +87,6 @@ def film_tracks(
         np.array(whose, np.int64),
         np.zeros(len(whose), np.bool_),
     )
-
-
-def open_films(name: str, assets: Path, folder: Path) -> tuple[Pack, list[Film]]:
-    """The pack, and what it sees."""
-    pack = open_pack(name, threads=1)
-    return pack, watch_films(pack, name, assets, folder)
 
 
 def _decide(
