@@ -32,19 +32,18 @@ def ida(
 
     Example: facestream train ida ida-omz --assets ASSETS --out run
     """
-    from ..models.ida import Anchors
+    from ..models.anchor_check import card_anchors
     from ..models.pack import open_pack
 
     module = recipe_module("ida")
     settings, text = read_training(IDATraining, "ida", config)
     pack, home = open_pack(settings.pack), need_assets(assets)
-    spec = pack.card.ida
-    if spec is None or pack.anchors is None:
+    if pack.card.ida is None or pack.anchors is None:
         raise ConfigError(
             f"pack {settings.pack!r} has no anchors to learn from: `facestream train anchors FACES "
             f"--pack {settings.pack}` comes first"
         )
-    anchors = Anchors(pack.anchors, version=spec.anchor_version, k=spec.k, tau=spec.tau)
+    anchors = card_anchors(pack.card, pack.anchors)
     banks = [
         role_bank(home, role, settings.bank, settings.pack) for role in ("training", "validation")
     ]

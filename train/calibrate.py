@@ -21,6 +21,7 @@ from scipy.special import ndtri
 
 from .. import ModelError
 from ..models.align import eye_distance
+from ..models.anchor_check import card_anchors
 from ..models.card_file import replace_section
 from ..models.ida import Anchors, aligned_score
 from ..models.inference import Floats, Image
@@ -316,13 +317,12 @@ def show_table(fitted: Fitted) -> Table:
 
 
 def _anchors(pack: Pack) -> Anchors:
-    ida = pack.card.ida
-    if ida is None or pack.anchors is None:
+    if pack.card.ida is None or pack.anchors is None:
         raise ModelError(
             f"pack {pack.card.name!r} has no anchors yet: "
             f"`facestream train anchors FACES --pack {pack.card.name}` comes first"
         )
-    return Anchors(pack.anchors, version=ida.anchor_version, k=ida.k, tau=ida.tau)
+    return card_anchors(pack.card, pack.anchors)
 
 
 def embed_photos(pack: Pack, photos: Photos) -> Faces:
