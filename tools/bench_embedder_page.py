@@ -170,17 +170,15 @@ def _magnitude_words() -> str:
 def magnitude_verdict(found: Found) -> str:
     """Whether the norm's order is MagFace's doing, by the pair that differs in it alone."""
     margin, distil = (found.magnitude[preset].order.within for preset in (MARGIN, DISTIL))
-    gain = margin.minus(distil).number
+    less = margin.minus(distil)
+    gain = less.number
     words = "no difference is shown"
     if gain.low is not None and gain.low > 0:
         words = "so much of the order is MagFace's doing"
     elif gain.high is not None and gain.high < 0:
         words = "the norm tells more without MagFace"
-    by_seed = ", ".join(f"{value:+.3f}" for value in margin.minus(distil).seeds)
-    return (
-        f"`{MARGIN}` less `{DISTIL}`, within faces: {_score(margin.minus(distil))}, by seed "
-        f"{by_seed}: {words}."
-    )
+    by_seed = ", ".join(f"{value:+.3f}" for value in less.seeds)
+    return f"`{MARGIN}` less `{DISTIL}`, within faces: {_score(less)}, by seed {by_seed}: {words}."
 
 
 def order_table(found: Found) -> list[str]:
