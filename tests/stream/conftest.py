@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import zmq
 
+from facestream.stream.gallery import Gallery
 from facestream.stream.journal import Journal
 
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -41,6 +42,19 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
     with Journal.open(tmp_path / "journal.db") as opened:
+        yield opened
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a gallery can be made: a file in a folder that is not there yet."""
+    return tmp_path / "people" / "gallery.db"
+
+
+@pytest.fixture
+def gallery(path: Path) -> Iterator[Gallery]:
+    """An empty one at `path`."""
+    with Gallery.open(path, create=True) as opened:
         yield opened
 
 

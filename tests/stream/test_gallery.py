@@ -10,7 +10,6 @@ import stat
 import threading
 import time
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +40,6 @@ def add(gallery: Gallery, name: str, vector: list[float], photo: str = "", **mor
         digest=digest(photo),
         **(values | more),
     )
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "people" / "gallery.db"
-
-
-@pytest.fixture
-def gallery(path: Path) -> Iterator[Gallery]:
-    with Gallery.open(path, create=True) as opened:
-        yield opened
 
 
 # What it keeps

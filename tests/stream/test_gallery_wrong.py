@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,6 @@ from facestream.stream.gallery_tables import REVISION, REVISION_TABLE, metadata
 from facestream.stream.migrations import revisions
 
 from .test_gallery import add
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "people" / "gallery.db"
-
-
-@pytest.fixture
-def gallery(path: Path) -> Iterator[Gallery]:
-    with Gallery.open(path, create=True) as opened:
-        yield opened
-
 
 # What goes wrong
 
